@@ -35,6 +35,7 @@ pub mod docs;
 pub mod identity;
 pub mod row;
 pub mod rows;
+pub mod settings;
 pub mod wire;
 
 pub use catalog::{Class, Column, Encoding, Kind, Origin, Table, ValueType};

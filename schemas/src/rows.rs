@@ -10,6 +10,7 @@ use arrow::array::{
     StringArray, TimestampMicrosecondArray,
 };
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
 
 use crate::catalog::{Table, ValueType, list_item};
@@ -88,6 +89,18 @@ impl Rows {
         for column in &mut self.columns {
             column.truncate(self.len);
         }
+    }
+
+    /// The rows as a batch to encode: in catalog order, with the columns that the frame's header or ingest fill in left
+    /// empty.
+    ///
+    /// # Errors
+    /// Never for rows made with `push`; Arrow's signature says that it could.
+    pub fn into_wire_batch(self) -> Result<RecordBatch, ArrowError> {
+        let fields = self.table.columns.iter().map(|column| Field::new(column.name, column.arrow_type(), true));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let arrays = self.columns.into_iter().zip(self.table.columns).map(|(rows, c)| rows.into_array(c.value_type));
+        RecordBatch::try_new(schema, arrays.collect::<Result<Vec<_>, _>>()?)
     }
 
     /// The rows as a batch in catalog order.

@@ -1,1 +1,45 @@
-//! placeholder
+//! The test harness: a real Apache Kafka, the shipped binaries as processes, simulators, and the Python checks.
+//!
+//! Nothing here is skipped when a part is missing: the harness says in one sentence what to install, and the test fails.
+
+pub mod binaries;
+pub mod kafka;
+pub mod process;
+pub mod python;
+pub mod sender;
+pub mod site;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned()
+}
+
+/// Where downloaded jars and the Python environment stay, outside of what a clean build removes.
+pub fn cache() -> PathBuf {
+    repository().join("tests/.cache")
+}
+
+/// Waits for this test's turn: tests that start processes run one after another, since they share the broker and the
+/// cores. Also when the test before failed.
+pub fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `check` until it gives a value, every 20 ms, at most `seconds` long.
+///
+/// # Errors
+/// When the time is over; the text says what was waited for.
+pub fn wait_for<T>(what: &str, seconds: u64, mut check: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
+    let start = std::time::Instant::now();
+    loop {
+        if let Some(found) = check() {
+            return Ok(found);
+        }
+        anyhow::ensure!(start.elapsed().as_secs() < seconds, "waited {seconds} s in vain for {what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,39 @@
+//! The shipped binaries, built once in the profile of the tests and run by path.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, bail};
+
+use crate::repository;
+
+/// The path of a binary of the workspace: `racklake-collector`, `racklake-ingest`, `racklake`.
+///
+/// # Errors
+/// When it does not build.
+pub fn path(name: &str) -> Result<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let folder =
+        BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)?;
+    let path = folder.join(name);
+    anyhow::ensure!(path.exists(), "{} was not built", path.display());
+    Ok(path)
+}
+
+/// `cargo test` builds no other package's binaries, so this does.
+fn build() -> Result<PathBuf> {
+    let executable = std::env::current_exe()?;
+    let folder = executable.parent().and_then(|deps| deps.parent()).context("the test has no target directory")?;
+    let mut command = Command::new(option_env!("CARGO").unwrap_or("cargo"));
+    command.current_dir(repository()).args(["build", "--quiet", "--workspace", "--bins", "--target-dir"]);
+    command.arg(folder.parent().context("the target directory has no parent")?);
+    if folder.ends_with("release") {
+        command.arg("--release");
+    }
+    let output = command.output()?;
+    if !output.status.success() {
+        bail!("cargo build --workspace --bins failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(folder.to_owned())
+}

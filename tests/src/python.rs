@@ -1,0 +1,47 @@
+//! The Python checks, in an environment of their own that is made once from `tests/python/requirements.txt`.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{cache, repository};
+
+/// Runs `tests/python/<script>` and gives what it printed.
+///
+/// # Errors
+/// When Python is missing or the script does not end with 0; the text has its output.
+pub fn run(script: &str, arguments: &[&str]) -> Result<String> {
+    static ENVIRONMENT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let python = ENVIRONMENT.get_or_init(|| environment().map_err(|error| format!("{error:#}")));
+    let python = python.clone().map_err(anyhow::Error::msg)?;
+    let output = Command::new(python)
+        .arg(repository().join("tests/python").join(script))
+        .args(arguments)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{script} {}:\n{text}\n{error}", arguments.join(" "));
+    Ok(text)
+}
+
+/// The interpreter of the environment; made anew when the requirements change.
+fn environment() -> Result<PathBuf> {
+    let folder = cache().join("venv");
+    let python = folder.join("bin/python");
+    let wanted = std::fs::read_to_string(repository().join("tests/python/requirements.txt"))?;
+    let stamp = folder.join("racklake-requirements.txt");
+    if python.exists() && std::fs::read_to_string(&stamp).is_ok_and(|made| made == wanted) {
+        return Ok(python);
+    }
+    let missing = "Python 3.11 with venv is missing; on Debian: apt-get install python3 python3-venv";
+    let made = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder).status().context(missing)?;
+    ensure!(made.success(), missing);
+    let requirements = repository().join("tests/python/requirements.txt");
+    let installed = Command::new(&python).args(["-m", "pip", "install", "-q", "-r"]).arg(requirements).status()?;
+    ensure!(installed.success(), "pip could not install tests/python/requirements.txt");
+    std::fs::write(stamp, wanted)?;
+    Ok(python)
+}

@@ -1,0 +1,141 @@
+//! Sends frames of made-up GPU rows to Kafka and remembers what was sent: a collector whose every row is known.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use racklake_schemas::clock::Clock;
+use racklake_schemas::tables::{GPU_SAMPLE, gpu_sample as c};
+use racklake_schemas::wire::{self, FrameHeader, header};
+use racklake_schemas::{Row, Rows, identity};
+use rdkafka::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+
+/// Devices per frame; two rows of each.
+const DEVICES: usize = 4;
+/// Rows per frame.
+pub const ROWS: usize = DEVICES * 2;
+
+/// A stream of frames of one node.
+pub struct Sender {
+    producer: ThreadedProducer<DefaultProducerContext>,
+    topic: String,
+    partitions: i32,
+    node: String,
+    stream_id: String,
+    seq: i64,
+    energy: i64,
+    sent: BTreeMap<i64, Vec<i64>>,
+}
+
+impl Sender {
+    /// A new stream for the node; frames go to `<prefix>.gpu_sample`.
+    ///
+    /// # Errors
+    /// When the producer cannot be made.
+    pub fn new(client: &ClientConfig, prefix: &str, partitions: i32, node: &str) -> Result<Sender> {
+        let mut client = client.clone();
+        client.set("enable.idempotence", "true").set("linger.ms", "5").set("message.timeout.ms", "0");
+        // Distinct per node and start; the tests have no need of randomness.
+        let mut random = [0u8; 16];
+        random[..8].copy_from_slice(&Clock::now_us().to_le_bytes());
+        for (byte, letter) in random[8..].iter_mut().zip(node.bytes().rev()) {
+            *byte = letter;
+        }
+        Ok(Sender {
+            producer: client.create_with_context(DefaultProducerContext)?,
+            topic: format!("{prefix}.gpu_sample"),
+            partitions,
+            node: node.to_owned(),
+            stream_id: identity::stream_id(random),
+            seq: 0,
+            energy: 0,
+            sent: BTreeMap::new(),
+        })
+    }
+
+    /// Hands the next frame to Kafka.
+    ///
+    /// # Errors
+    /// When librdkafka's queue refuses it.
+    pub fn send(&mut self) -> Result<()> {
+        self.seq += 1;
+        let mut rows = Rows::new(&GPU_SAMPLE);
+        let mut energies = Vec::new();
+        for i in 0..ROWS {
+            self.energy += 1;
+            energies.push(self.energy);
+            let mut row = Row::new(&GPU_SAMPLE);
+            row.set(c::TS, Clock::now_us());
+            row.set(c::SITE, "test");
+            row.set(c::DEVICE_ID, format!("GPU-{}-{}", self.node, i / 2));
+            row.read(c::ENERGY_MILLIJOULES, self.energy);
+            row.read(c::GPU_TEMP_CELSIUS, 40 + (i as i32));
+            rows.push(row);
+        }
+        let header = FrameHeader {
+            table: &GPU_SAMPLE,
+            stream_id: self.stream_id.clone(),
+            seq: self.seq,
+            node: self.node.clone(),
+        };
+        let payload = wire::encode(&header, &batch_of(rows)?);
+        let seq = self.seq.to_string();
+        let headers = [
+            (header::TABLE, "gpu_sample"),
+            (header::FORMAT, "1"),
+            (header::CATALOG_VERSION, "1"),
+            (header::NODE, &self.node),
+            (header::STREAM_ID, &self.stream_id),
+            (header::SEQ, &seq),
+        ];
+        let headers = headers
+            .iter()
+            .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(*value) }));
+        self.send_raw(&payload, headers)?;
+        self.sent.insert(self.seq, energies);
+        Ok(())
+    }
+
+    /// Hands any bytes to the stream's partition.
+    ///
+    /// # Errors
+    /// When librdkafka's queue refuses them.
+    pub fn send_raw(&self, payload: &[u8], headers: OwnedHeaders) -> Result<()> {
+        let partition = identity::partition_of(&self.node, self.partitions);
+        let record = BaseRecord::to(&self.topic).key(&self.node).partition(partition).payload(payload).headers(headers);
+        self.producer.send(record).map_err(|(error, _)| error).context("handing a frame to librdkafka")
+    }
+
+    /// Waits until Kafka has acknowledged everything.
+    ///
+    /// # Errors
+    /// When that takes more than a minute.
+    pub fn flush(&self) -> Result<()> {
+        self.producer.flush(Duration::from_secs(60)).context("flushing the sender")
+    }
+
+    /// How many rows were sent.
+    pub fn rows(&self) -> usize {
+        self.sent.values().map(Vec::len).sum()
+    }
+
+    /// Writes what was sent, for `check_sent.py`: one JSON object per stream.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_account(senders: &[&Sender], path: &Path) -> Result<()> {
+        let streams: Vec<_> = senders
+            .iter()
+            .map(|s| serde_json::json!({ "stream_id": s.stream_id, "node": s.node, "frames": s.sent }))
+            .collect();
+        Ok(std::fs::write(path, serde_json::to_vec(&streams)?)?)
+    }
+}
+
+fn batch_of(rows: Rows) -> Result<arrow::array::RecordBatch> {
+    // The encoder takes the columns that travel; those that ingest and the header fill in are absent and not null.
+    Ok(rows.into_wire_batch()?)
+}

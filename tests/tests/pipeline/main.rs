@@ -1,0 +1,13 @@
+//! Whole-pipeline tests: the shipped binaries between simulated devices, a real Apache Kafka and a real lake.
+//!
+//! One binary, since librdkafka and Arrow are linked; one file per scenario; one test at a time (`turn`).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
+
+mod bad_frames;
+mod end_to_end;
+mod example_configs;
+mod full_disk;
+mod killed_broker;
+mod killed_ingest;
+mod recreated_topic;
