@@ -1,0 +1,406 @@
+//! The settings of a collector: plain data, each key documented, with its default.
+//!
+//! A mistake stops the start and names the key; an unknown key is a mistake. Secrets are read from files when the
+//! Kafka client is made and are never printed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use racklake_schemas::identity::is_label;
+use racklake_schemas::settings::{self, SettingsError, duration, label};
+use racklake_schemas::wire;
+use serde::Deserialize;
+
+/// Largest Kafka message; topics are made with the same limit.
+pub const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Keys of librdkafka that the collector's promises rest on; they cannot be set in `[kafka.properties]`.
+const RESERVED_PROPERTIES: [&str; 7] = [
+    "bootstrap.servers",
+    "metadata.broker.list",
+    "enable.idempotence",
+    "acks",
+    "request.required.acks",
+    "message.timeout.ms",
+    "delivery.timeout.ms",
+];
+
+/// All settings of one collector.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Data center or hall; a directory level of the lake. Required.
+    #[serde(deserialize_with = "label")]
+    pub site: String,
+    /// Name of this host. Default: the host name in lower case.
+    #[serde(default = "host_name", deserialize_with = "label")]
+    pub node: String,
+    /// Rack of this host's devices. Default: none.
+    #[serde(default)]
+    pub rack: Option<String>,
+    /// Folder where ids, sessions and last counters are remembered between starts. Default: `/var/lib/racklake`.
+    #[serde(default = "state_dir")]
+    pub state_dir: PathBuf,
+    /// Where the collector tells about itself.
+    #[serde(default)]
+    pub http: HttpConfig,
+    /// Where frames go. Required.
+    pub kafka: KafkaConfig,
+    /// When frames are closed, and how many may wait.
+    #[serde(default)]
+    pub frames: FramesConfig,
+    /// NVIDIA GPUs of this host.
+    #[serde(default)]
+    pub nvml: NvmlConfig,
+    /// What all miners have in common.
+    #[serde(default)]
+    miners: MinersConfig,
+    /// The miners, one table each.
+    #[serde(default)]
+    miner: Vec<MinerConfig>,
+}
+
+/// `[http]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// Address and port of `/metrics` and `/healthz`. Default: `127.0.0.1:9464`; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+/// `[kafka]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaConfig {
+    /// Brokers, `host:port`, separated by commas. Required.
+    pub bootstrap_servers: String,
+    /// Topics are `<prefix>.<table>`. Default: `racklake`.
+    #[serde(default = "topic_prefix")]
+    pub topic_prefix: String,
+    /// Partitions of every topic; never changes for a prefix, and is the same in ingest's config. Default: 16.
+    #[serde(default = "partitions")]
+    pub partitions: i32,
+    /// Further keys of librdkafka.
+    #[serde(default)]
+    pub properties: BTreeMap<String, Property>,
+}
+
+/// Value of a librdkafka key.
+#[derive(Clone, Deserialize)]
+#[serde(untagged, expecting = "expected text, or { file = \"/path\" } to read a secret from a file")]
+pub enum Property {
+    /// The value itself.
+    Text(String),
+    /// The value is the content of a file, without the white space at its end.
+    File(SecretFile),
+}
+
+/// A file that holds a secret.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretFile {
+    /// Its path.
+    pub file: PathBuf,
+}
+
+impl fmt::Debug for Property {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Property::Text(_) => f.write_str("(not shown)"),
+            Property::File(secret) => write!(f, "content of {}", secret.file.display()),
+        }
+    }
+}
+
+/// `[frames]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FramesConfig {
+    /// A frame is closed when its first row is this old. Default: 10 s. Rows of `event` and `device` never wait.
+    #[serde(deserialize_with = "duration")]
+    pub age_max: Duration,
+    /// A frame is closed before it would take more encoded bytes. Default: 256 KiB.
+    pub bytes_max: usize,
+    /// A frame is closed when it has this many rows. Default: 65,536.
+    pub rows_max: usize,
+    /// Bytes of closed frames that may wait for Kafka; beyond it the oldest are dropped. Default: 64 MiB.
+    pub queue_bytes_max: usize,
+}
+
+/// `[nvml]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NvmlConfig {
+    /// Whether to read NVIDIA GPUs. Default: true.
+    pub enabled: bool,
+    /// The NVML library: a name for the loader's path, or a file. Default: `libnvidia-ml.so.1`.
+    pub library: String,
+    /// How often each GPU is read. Default: 1 s.
+    #[serde(deserialize_with = "duration")]
+    pub period: Duration,
+    /// A read that takes longer gives a stale row. Default: 1 s.
+    #[serde(deserialize_with = "duration")]
+    pub deadline: Duration,
+    /// Rack of the GPUs, where it differs from the host's.
+    pub rack: Option<String>,
+}
+
+/// `[miners]` and all `[[miner]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MinersConfig {
+    /// How often each miner is read. Default: 30 s.
+    #[serde(deserialize_with = "duration")]
+    pub period: Duration,
+    /// How long one command may take. Default: 5 s.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Duration,
+    /// The miners; filled in by [`Config::miners`].
+    #[serde(skip)]
+    pub miners: Vec<MinerConfig>,
+}
+
+/// `[[miner]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MinerConfig {
+    /// IP address or name. Required.
+    pub address: String,
+    /// Port of the cgminer API. Default: 4028.
+    #[serde(default = "miner_port")]
+    pub port: u16,
+    /// Make. Required.
+    pub make: Make,
+    /// Rack of the miner. Default: the host's.
+    #[serde(default)]
+    pub rack: Option<String>,
+}
+
+/// Makes of miners that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Make {
+    /// Canaan Avalon.
+    Avalon,
+}
+
+impl Make {
+    /// The name in the config and in front of a device id.
+    pub fn name(self) -> &'static str {
+        match self {
+            Make::Avalon => "avalon",
+        }
+    }
+}
+
+impl MinerConfig {
+    /// `address:port`, the miner's address everywhere else; an IPv6 address is put in brackets.
+    pub fn endpoint(&self) -> String {
+        match self.address.parse::<std::net::Ipv6Addr>() {
+            Ok(address) => format!("[{address}]:{}", self.port),
+            Err(_) => format!("{}:{}", self.address, self.port),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a config file.
+    ///
+    /// # Errors
+    /// When the file cannot be read or says something that is not allowed.
+    pub fn load(path: &Path) -> Result<Config, SettingsError> {
+        let config: Config = settings::load(path)?;
+        config.validate().map_err(|error| SettingsError(format!("{}: {error}", path.display())))?;
+        Ok(config)
+    }
+
+    /// Settings of the miner source: what all miners have in common, and the miners.
+    pub fn miners(&self) -> MinersConfig {
+        MinersConfig { miners: self.miner.clone(), ..self.miners.clone() }
+    }
+
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// Names the key and what is allowed.
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        let refuse = |text: String| Err(SettingsError(text));
+        if !is_label(&self.node) {
+            return refuse(format!(
+                "node: the host name {:?} is no name of 1 to 63 of a-z, 0-9, '.', '_' and '-'; set node",
+                self.node
+            ));
+        }
+        self.kafka.validate()?;
+        self.frames.validate()?;
+        let mut endpoints: Vec<String> = Vec::new();
+        for miner in &self.miner {
+            let endpoint = miner.endpoint();
+            if miner.address.is_empty() || miner.address.contains(char::is_whitespace) {
+                return refuse(format!("miner.address: {:?} is no IP address or name", miner.address));
+            }
+            if endpoints.contains(&endpoint) {
+                return refuse(format!("miner: {endpoint} is configured twice; remove one"));
+            }
+            endpoints.push(endpoint);
+        }
+        Ok(())
+    }
+}
+
+impl KafkaConfig {
+    /// Name of the topic of a table.
+    pub fn topic(&self, table: &str) -> String {
+        format!("{}.{table}", self.topic_prefix)
+    }
+
+    fn validate(&self) -> Result<(), SettingsError> {
+        if self.bootstrap_servers.trim().is_empty() {
+            return Err(SettingsError("kafka.bootstrap_servers: is empty; give brokers as host:port".to_owned()));
+        }
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if !(1..=200).contains(&self.topic_prefix.len()) || !self.topic_prefix.bytes().all(allowed) {
+            let prefix = &self.topic_prefix;
+            return Err(SettingsError(format!(
+                "kafka.topic_prefix: {prefix:?} is no prefix of 1 to 200 of letters, digits, '.', '_' and '-'"
+            )));
+        }
+        if !(1..=100_000).contains(&self.partitions) {
+            let partitions = self.partitions;
+            return Err(SettingsError(format!("kafka.partitions: {partitions} is not within 1 to 100000")));
+        }
+        match self.properties.keys().find(|key| RESERVED_PROPERTIES.contains(&key.as_str())) {
+            Some(key) => Err(SettingsError(format!(
+                "kafka.properties: {key} cannot be set here, delivery without loss depends on it; remove the line"
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FramesConfig {
+    fn validate(&self) -> Result<(), SettingsError> {
+        let bytes_limit = MESSAGE_BYTES_MAX / 2; // the rest is room for a row that was estimated too small
+        if !(4096..=bytes_limit).contains(&self.bytes_max) {
+            let bytes = self.bytes_max;
+            return Err(SettingsError(format!("frames.bytes_max: {bytes} is not within 4096 to {bytes_limit}")));
+        }
+        if !(1..=wire::ROWS_MAX).contains(&self.rows_max) {
+            let (rows, limit) = (self.rows_max, wire::ROWS_MAX);
+            return Err(SettingsError(format!("frames.rows_max: {rows} is not within 1 to {limit}")));
+        }
+        if self.queue_bytes_max < 4 * self.bytes_max {
+            let (queue, least) = (self.queue_bytes_max, 4 * self.bytes_max);
+            return Err(SettingsError(format!("frames.queue_bytes_max: {queue} is below 4 frames, {least}")));
+        }
+        Ok(())
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> HttpConfig {
+        HttpConfig { listen: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9464)) }
+    }
+}
+
+impl Default for FramesConfig {
+    fn default() -> FramesConfig {
+        FramesConfig {
+            age_max: Duration::from_secs(10),
+            bytes_max: 256 * 1024,
+            rows_max: wire::ROWS_MAX,
+            queue_bytes_max: 64 * 1024 * 1024,
+        }
+    }
+}
+
+impl Default for NvmlConfig {
+    fn default() -> NvmlConfig {
+        NvmlConfig {
+            enabled: true,
+            library: "libnvidia-ml.so.1".to_owned(),
+            period: Duration::from_secs(1),
+            deadline: Duration::from_secs(1),
+            rack: None,
+        }
+    }
+}
+
+impl Default for MinersConfig {
+    fn default() -> MinersConfig {
+        MinersConfig { period: Duration::from_secs(30), timeout: Duration::from_secs(5), miners: Vec::new() }
+    }
+}
+
+/// The kernel's host name in lower case, up to 63 letters; empty where it cannot be read, which `validate` refuses.
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+fn state_dir() -> PathBuf {
+    PathBuf::from("/var/lib/racklake")
+}
+
+fn topic_prefix() -> String {
+    "racklake".to_owned()
+}
+
+fn partitions() -> i32 {
+    16
+}
+
+fn miner_port() -> u16 {
+    4028
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "site = \"dc-1\"\nnode = \"n1\"\n[kafka]\nbootstrap_servers = \"k:9092\"\n";
+
+    fn config(more: &str) -> Result<Config, SettingsError> {
+        let config: Config = settings::parse(&format!("{LEAST}{more}"), "c.toml")?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    #[test]
+    fn only_site_and_brokers_are_required() {
+        let config = config("").unwrap();
+        assert_eq!(config.kafka.topic("event"), "racklake.event");
+        assert_eq!((config.nvml.enabled, config.miners().miners.len()), (true, 0));
+    }
+
+    #[test]
+    fn miners_have_the_common_settings() {
+        let miners = config("[miners]\nperiod = \"7s\"\n[[miner]]\naddress = \"10.0.0.5\"\nmake = \"avalon\"\n");
+        let miners = miners.unwrap().miners();
+        assert_eq!((miners.period, miners.miners[0].endpoint().as_str()), (Duration::from_secs(7), "10.0.0.5:4028"));
+    }
+
+    #[test]
+    fn mistakes_name_the_key_and_what_is_allowed() {
+        for (text, told) in [
+            ("[nvml]\nperoid = \"1s\"\n", "peroid"),
+            ("[frames]\nrows_max = 0\n", "frames.rows_max"),
+            ("[frames]\nbytes_max = 9999999\n", "frames.bytes_max"),
+            ("[[miner]]\naddress = \"a\"\nmake = \"whatsminer\"\n", "avalon"),
+            ("[[miner]]\naddress = \"a\"\nmake = \"avalon\"\n[[miner]]\naddress = \"a\"\nmake = \"avalon\"\n", "twice"),
+            ("[kafka.properties]\nacks = \"0\"\n", "acks"),
+            ("[kafka.properties]\n\"linger.ms\" = 3\n", "file"),
+        ] {
+            let error = config(text).expect_err(text).to_string();
+            assert!(error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn property_values_are_not_printed() {
+        let config = config("[kafka.properties]\n\"sasl.password\" = \"hunter2\"\n").unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}
