@@ -1,0 +1,245 @@
+//! Rows of one table that wait to be written, partition by partition, each with the offsets that they cover.
+//!
+//! A part's span begins where the flush before it ended, so that spans of one partition join without gap or overlap
+//! whatever happens to a flush. A part that is given up takes its rows with it; Kafka still has them. The buffer sets
+//! no limit of its own: it says what it holds.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use racklake_schemas::{Rows, Table};
+use racklake_storage::Span;
+use rdkafka::message::OwnedMessage;
+use tokio::time::Instant;
+
+/// Rows of one table.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    table: &'static Table,
+    parts: BTreeMap<i32, Part>,
+    /// When the oldest thing that is not yet committed came in.
+    since: Option<Instant>,
+}
+
+/// What a partition has in the buffer.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// Name of the partition's position in the lake.
+    pub(crate) app_id: String,
+    /// The assignment that its frames carry.
+    pub(crate) epoch: u64,
+    /// Whether fetching is paused.
+    pub(crate) paused: bool,
+    /// Offset of a message that is on its way to the dead-letter topic; the span ends before it.
+    pub(crate) letter: Option<i64>,
+    /// What came after that message.
+    pub(crate) held: VecDeque<OwnedMessage>,
+    /// Next offset that the lake does not have, as far as is known here.
+    pub(crate) committed: Option<i64>,
+    began_at: Option<i64>,
+    next: Option<i64>,
+    rows: Rows,
+    bytes: usize,
+}
+
+/// A part on its way into the lake.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// The partition.
+    pub(crate) partition: i32,
+    /// The assignment that it was read under.
+    pub(crate) epoch: u64,
+    /// The offsets that it covers.
+    pub(crate) span: Span,
+    /// Its rows, perhaps none.
+    pub(crate) rows: Rows,
+}
+
+impl Buffer {
+    /// A buffer without partitions.
+    pub(crate) fn new(table: &'static Table) -> Buffer {
+        Buffer { table, parts: BTreeMap::new(), since: None }
+    }
+
+    /// Begins a partition: the lake has everything before `began_at`, or nothing of it. What was there of it is given up.
+    pub(crate) fn begin(&mut self, partition: i32, app_id: String, epoch: u64, began_at: Option<i64>) {
+        let part = Part {
+            app_id,
+            epoch,
+            paused: false,
+            letter: None,
+            held: VecDeque::new(),
+            committed: began_at,
+            began_at,
+            next: began_at,
+            rows: Rows::new(self.table),
+            bytes: 0,
+        };
+        self.parts.insert(partition, part);
+    }
+
+    /// Gives a partition up, rows and all.
+    pub(crate) fn give_up(&mut self, partition: i32) {
+        self.parts.remove(&partition);
+        if !self.has_progress() {
+            self.since = None;
+        }
+    }
+
+    /// Gives all partitions up.
+    pub(crate) fn clear(&mut self) {
+        self.parts.clear();
+        self.since = None;
+    }
+
+    /// A partition that is being read.
+    pub(crate) fn part(&self, partition: i32) -> Option<&Part> {
+        self.parts.get(&partition)
+    }
+
+    /// A partition that is being read.
+    pub(crate) fn part_mut(&mut self, partition: i32) -> Option<&mut Part> {
+        self.parts.get_mut(&partition)
+    }
+
+    /// The partitions that are being read.
+    pub(crate) fn parts_mut(&mut self) -> impl Iterator<Item = (i32, &mut Part)> {
+        self.parts.iter_mut().map(|(partition, part)| (*partition, part))
+    }
+
+    /// Adds what `fill` adds to the partition's rows, and moves the span past `offset`, unless `fill` fails.
+    ///
+    /// # Errors
+    /// Those of `fill`, which must then have added nothing. `None` where the partition is not being read.
+    pub(crate) fn add<T, E>(
+        &mut self,
+        partition: i32,
+        offset: i64,
+        fill: impl FnOnce(&mut Rows) -> Result<T, E>,
+    ) -> Option<Result<T, E>> {
+        let part = self.parts.get_mut(&partition)?;
+        let filled = fill(&mut part.rows);
+        if filled.is_ok() {
+            part.next = Some(offset + 1);
+            part.bytes = part.rows.bytes();
+            self.since.get_or_insert_with(Instant::now);
+        }
+        Some(filled)
+    }
+
+    /// Moves a partition's span past a message that gave no rows.
+    pub(crate) fn pass(&mut self, partition: i32, offset: i64) {
+        let nothing = |_: &mut Rows| Ok::<(), std::convert::Infallible>(());
+        let _not_read = self.add(partition, offset, nothing);
+    }
+
+    /// Takes all parts that have gone on; what comes next begins where they end.
+    pub(crate) fn take(&mut self) -> Vec<Taken> {
+        let mut taken = Vec::new();
+        for (partition, part) in &mut self.parts {
+            let Some(next) = part.next.filter(|_| part.has_progress()) else { continue };
+            let rows = std::mem::replace(&mut part.rows, Rows::new(self.table));
+            let span = Span { app_id: part.app_id.clone(), began_at: part.began_at, next };
+            taken.push(Taken { partition: *partition, epoch: part.epoch, span, rows });
+            part.began_at = Some(next);
+            part.bytes = 0;
+        }
+        self.since = None;
+        taken
+    }
+
+    /// Whether there is anything to commit, if only a position.
+    pub(crate) fn has_progress(&self) -> bool {
+        self.parts.values().any(Part::has_progress)
+    }
+
+    /// When the oldest thing in it came in.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    /// How many rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.parts.values().map(|part| part.rows.len()).sum()
+    }
+
+    /// Bytes of memory that the rows take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.parts.values().map(|part| part.bytes).sum()
+    }
+}
+
+impl Part {
+    /// Whether a message has been taken already, or is below where the part began.
+    pub(crate) fn has(&self, offset: i64) -> bool {
+        self.next.is_some_and(|next| offset < next)
+    }
+
+    fn has_progress(&self) -> bool {
+        self.next != self.began_at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use racklake_schemas::{Row, tables};
+
+    use super::*;
+
+    fn reading(parts: &[(i32, Option<i64>)]) -> Buffer {
+        let mut buffer = Buffer::new(&tables::COVERAGE);
+        for (partition, began_at) in parts {
+            buffer.begin(*partition, format!("t/id/{partition}"), 1, *began_at);
+        }
+        buffer
+    }
+
+    fn add(buffer: &mut Buffer, partition: i32, offset: i64) {
+        let one_row = |rows: &mut Rows| {
+            rows.push(Row::new(&tables::COVERAGE));
+            Ok::<(), ()>(())
+        };
+        buffer.add(partition, offset, one_row).unwrap().unwrap();
+    }
+
+    fn spans(taken: &[Taken]) -> Vec<(i32, Option<i64>, i64, usize)> {
+        taken.iter().map(|part| (part.partition, part.span.began_at, part.span.next, part.rows.len())).collect()
+    }
+
+    #[test]
+    fn spans_of_a_partition_join_from_flush_to_flush() {
+        let mut buffer = reading(&[(0, None), (1, Some(40))]);
+        add(&mut buffer, 0, 3);
+        add(&mut buffer, 0, 4);
+        add(&mut buffer, 1, 40);
+        assert_eq!(spans(&buffer.take()), [(0, None, 5, 2), (1, Some(40), 41, 1)]);
+        assert!(!buffer.has_progress() && buffer.rows() == 0 && buffer.bytes() == 0 && buffer.since().is_none());
+        add(&mut buffer, 1, 41);
+        assert_eq!(spans(&buffer.take()), [(1, Some(41), 42, 1)]);
+    }
+
+    #[test]
+    fn a_partition_given_up_takes_its_rows_along_and_leaves_the_others() {
+        let mut buffer = reading(&[(0, Some(0)), (1, Some(0))]);
+        add(&mut buffer, 0, 0);
+        add(&mut buffer, 1, 0);
+        buffer.give_up(0);
+        assert_eq!(spans(&buffer.take()), [(1, Some(0), 1, 1)]);
+    }
+
+    #[test]
+    fn a_position_moves_without_rows_past_a_dead_letter() {
+        let mut buffer = reading(&[(0, Some(7))]);
+        assert!(buffer.add(0, 7, |_| Err::<(), _>("not a frame")).unwrap().is_err());
+        assert!(!buffer.has_progress());
+        buffer.pass(0, 7);
+        assert_eq!(spans(&buffer.take()), [(0, Some(7), 8, 0)]);
+    }
+
+    #[test]
+    fn records_that_retention_removed_are_covered_by_the_span() {
+        let mut buffer = reading(&[(0, Some(7))]);
+        assert!(buffer.part(0).unwrap().has(6) && !buffer.part(0).unwrap().has(7));
+        add(&mut buffer, 0, 30);
+        assert_eq!(spans(&buffer.take()), [(0, Some(7), 31, 1)]);
+    }
+}

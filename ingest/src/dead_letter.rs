@@ -1,0 +1,158 @@
+//! Sets messages aside that are no frames of their topic's table, whole, with the reason.
+//!
+//! A position passes such a message only when the broker has acknowledged its letter, so a crash between the two writes
+//! the letter twice: the key tells. It never drops one; what is too large for the topic goes there cut, and says so.
+
+use std::time::Duration;
+
+use racklake_schemas::wire::DecodeError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders, OwnedMessage};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+
+use crate::client::{self, Logged, Role};
+use crate::config::Config;
+use crate::failure::Failure;
+
+/// How long a letter may wait for room in the producer's queue.
+const QUEUE_WAIT: Duration = Duration::from_secs(10);
+/// What is kept of a message that the topic does not take whole, bytes; tried in this order.
+const CUTS: [usize; 2] = [512 * 1024, 16 * 1024];
+
+/// Why a message is a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// It has no content.
+    #[error("the message is empty")]
+    Empty,
+    /// It is a frame of another table than its topic's.
+    #[error("the message says that it is of table {0:?}, which is not its topic's")]
+    WrongTable(String),
+    /// It is no frame.
+    #[error(transparent)]
+    Undecodable(#[from] DecodeError),
+}
+
+impl Refusal {
+    /// A short label, for metrics and the header of the letter.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Refusal::Empty => "empty",
+            Refusal::WrongTable(_) => "wrong_table",
+            Refusal::Undecodable(error) => error.reason(),
+        }
+    }
+}
+
+/// A message on its way to the dead-letter topic.
+#[derive(Debug, Clone)]
+pub(crate) struct Letter {
+    /// The message as it came.
+    pub(crate) message: OwnedMessage,
+    /// Why it is one.
+    pub(crate) refusal: Refusal,
+}
+
+/// Writes dead letters.
+#[derive(Clone)]
+pub(crate) struct DeadLetters {
+    producer: FutureProducer<Logged>,
+    topic: String,
+}
+
+impl DeadLetters {
+    /// A producer for the config's dead-letter topic; it connects when it is first used.
+    ///
+    /// # Errors
+    /// Stop when the settings are not allowed.
+    pub(crate) fn new(config: &Config) -> Result<DeadLetters, Failure> {
+        let settings = client::settings(&config.kafka, Role::Letters).map_err(Failure::Stop)?;
+        let producer = settings.create_with_context(Logged).map_err(|e| Failure::Stop(format!("kafka: {e}")))?;
+        Ok(DeadLetters { producer, topic: config.dead_letter_topic() })
+    }
+
+    /// Writes a letter and waits until the broker has acknowledged it.
+    ///
+    /// # Errors
+    /// Why it is not written; try again.
+    pub(crate) async fn send(&self, letter: &Letter) -> Result<(), String> {
+        let payload = letter.message.payload();
+        let mut result = self.send_part(letter, payload, None).await;
+        for cut in CUTS {
+            let (Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)), Some(whole)) =
+                (&result, payload)
+            else {
+                break;
+            };
+            result = self.send_part(letter, Some(&whole[..whole.len().min(cut)]), Some(whole.len())).await;
+        }
+        result.map_err(|e| format!("topic {}: {e}", self.topic))
+    }
+
+    async fn send_part(
+        &self,
+        letter: &Letter,
+        payload: Option<&[u8]>,
+        cut_from: Option<usize>,
+    ) -> Result<(), KafkaError> {
+        let key = key(&letter.message);
+        let mut record = FutureRecord::to(&self.topic).key(&key).headers(headers(letter, cut_from));
+        record.payload = payload;
+        self.producer.send(record, QUEUE_WAIT).await.map(drop).map_err(|(error, _)| error)
+    }
+}
+
+fn key(message: &OwnedMessage) -> String {
+    format!("{}/{}/{}", message.topic(), message.partition(), message.offset())
+}
+
+/// The message's own headers, and those that say where it comes from and why it is here.
+fn headers(letter: &Letter, cut_from: Option<usize>) -> OwnedHeaders {
+    let message = &letter.message;
+    let mut headers = OwnedHeaders::new();
+    for header in message.headers().into_iter().flat_map(|own| own.iter()) {
+        headers = headers.insert(header);
+    }
+    let add = |headers: OwnedHeaders, key: &str, value: &str| headers.insert(Header { key, value: Some(value) });
+    headers = add(headers, "reason", letter.refusal.reason());
+    headers = add(headers, "error", &letter.refusal.to_string());
+    headers = add(headers, "topic", message.topic());
+    headers = add(headers, "partition", &message.partition().to_string());
+    headers = add(headers, "offset", &message.offset().to_string());
+    if let Some(key) = message.key() {
+        headers = headers.insert(Header { key: "key", value: Some(key) });
+    }
+    if let Some(bytes) = cut_from {
+        headers = add(headers, "truncated_from_bytes", &bytes.to_string());
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_letter_says_where_it_comes_from_and_why_and_keeps_its_own_headers() {
+        let own = OwnedHeaders::new().insert(Header { key: "node", value: Some("n1") });
+        let message = OwnedMessage::new(
+            Some(b"junk".to_vec()),
+            Some(b"n1".to_vec()),
+            "racklake.event".to_owned(),
+            Timestamp::NotAvailable,
+            3,
+            17,
+            Some(own),
+        );
+        assert_eq!(key(&message), "racklake.event/3/17");
+        let headers = headers(&Letter { message, refusal: DecodeError::Truncated.into() }, Some(9));
+        let told: Vec<_> =
+            headers.iter().map(|h| (h.key, std::str::from_utf8(h.value.unwrap()).unwrap().to_owned())).collect();
+        let has = |key, value: &str| told.contains(&(key, value.to_owned()));
+        assert!(has("node", "n1") && has("key", "n1"), "{told:?}");
+        assert!(has("reason", "truncated") && has("topic", "racklake.event"), "{told:?}");
+        assert!(has("partition", "3") && has("offset", "17") && has("truncated_from_bytes", "9"), "{told:?}");
+    }
+}

@@ -1,0 +1,85 @@
+//! `racklake-ingest`: the service that brings frames from Kafka into the lake.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use racklake_ingest::Config;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Brings frames from Kafka into the lake, each row exactly once.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The config file, TOML.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Validates the config, reaches Kafka and the lake, and prints what it finds.
+    Check {
+        /// Validate the file only.
+        #[arg(long)]
+        offline: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter =
+        tracing_subscriber::EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("racklake-ingest: no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(start(arguments));
+    // A question to Kafka may still wait for its answer; nobody waits for it any more.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("racklake-ingest: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(arguments: Arguments) -> anyhow::Result<()> {
+    let file = arguments.config.ok_or_else(|| anyhow::anyhow!("--config FILE is missing"))?;
+    let config = Config::load(&file)?;
+    match arguments.command {
+        Some(Command::Check { offline }) => {
+            let report = tokio::task::spawn_blocking(move || racklake_ingest::check(&config, offline)).await??;
+            print!("{report}");
+            Ok(())
+        }
+        None => racklake_ingest::run(config, shutdown_on_signal()?).await,
+    }
+}
+
+/// A token that SIGTERM and SIGINT cancel.
+fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let shutdown = CancellationToken::new();
+    let token = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        token.cancel();
+    });
+    Ok(shutdown)
+}
