@@ -50,8 +50,8 @@ pub fn batch() -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new(Arc::new(schema), columns.into_iter().map(|(_, array)| array).collect())
 }
 
-/// The type as SQL users name it.
-pub(crate) fn type_name(value_type: ValueType) -> &'static str {
+/// The type as people and `frame.proto` name it.
+pub fn type_name(value_type: ValueType) -> &'static str {
     match value_type {
         ValueType::I8 => "i8",
         ValueType::I32 => "i32",
