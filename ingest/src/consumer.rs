@@ -237,13 +237,22 @@ impl Worker {
                 self.consumer.resume(&self.list(&places)).map_err(|e| format!("resuming partitions: {e}"))
             }
             Command::Acknowledge(positions) => {
-                let offsets = positions.iter().map(|(place, next)| (*place, Offset::Offset(*next)));
-                if let Err(error) = self.consumer.commit(&self.list_with(offsets), CommitMode::Async) {
-                    tracing::debug!(%error, "the group's offsets were not written; only lag tools read them");
-                }
+                self.acknowledge(&positions);
                 Ok(())
             }
             Command::Stop => Ok(()),
+        }
+    }
+
+    /// librdkafka sends the offsets in its own time; where it cannot, the lag looks larger than it is.
+    fn acknowledge(&self, positions: &[(Place, i64)]) {
+        let offsets = positions.iter().map(|(place, next)| (*place, Offset::Offset(*next)));
+        if let Err(error) = self.consumer.commit(&self.list_with(offsets), CommitMode::Async) {
+            tracing::debug!(%error, "the group's offsets were not written; only lag tools read them");
+            return;
+        }
+        for (place, next) in positions {
+            tracing::debug!(topic = self.topics[place.topic].name, partition = place.partition, next, "acknowledged");
         }
     }
 
@@ -372,18 +381,6 @@ impl ConsumerContext for Context {
             Polled::Revoked(places)
         };
         let _gone = self.events.blocking_send(event);
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        match result {
-            Ok(()) => {
-                for element in offsets.elements() {
-                    let offset = element.offset().to_raw().unwrap_or_default();
-                    tracing::debug!(topic = element.topic(), partition = element.partition(), offset, "acknowledged");
-                }
-            }
-            Err(error) => tracing::debug!(%error, "the group's offsets were not written; only lag tools read them"),
-        }
     }
 }
 

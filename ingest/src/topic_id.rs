@@ -68,7 +68,9 @@ unsafe fn read(event: *mut native::rd_kafka_event_t) -> Result<TopicIds, String>
             match RDKafkaErrorCode::from(native::rd_kafka_error_code(error)) {
                 RDKafkaErrorCode::NoError => {
                     let id = native::rd_kafka_TopicDescription_topic_id(topic);
-                    ids.insert(name, copy(native::rd_kafka_Uuid_base64str(id)));
+                    // In the letters that Kafka's own tools print: an id with a slash would blur the app id.
+                    let text = copy(native::rd_kafka_Uuid_base64str(id)).replace('+', "-").replace('/', "_");
+                    ids.insert(name, text);
                 }
                 RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopicId => {}
                 code => return Err(format!("DescribeTopics: topic {name}: {code}")),

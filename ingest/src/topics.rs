@@ -136,6 +136,9 @@ impl Cluster {
     pub(crate) fn differences(&self, config: &Config, survey: &Survey) -> Result<Vec<String>, Failure> {
         let present: Vec<_> =
             wanted_topics(config, survey.brokers.len()).into_iter().filter(|topic| survey.has(&topic.name)).collect();
+        if present.is_empty() {
+            return Ok(Vec::new());
+        }
         let admin = self.admin()?;
         let options = AdminOptions::new().request_timeout(Some(DEADLINE));
         let asked: Vec<_> = present.iter().map(|topic| ResourceSpecifier::Topic(&topic.name)).collect();
