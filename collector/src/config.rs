@@ -234,6 +234,9 @@ impl Config {
                 self.node
             ));
         }
+        if !self.nvml.enabled && self.miner.is_empty() {
+            return refuse("nothing to read: set nvml.enabled = true or add a [[miner]] table".to_owned());
+        }
         self.kafka.validate()?;
         self.frames.validate()?;
         let mut endpoints: Vec<String> = Vec::new();
@@ -386,6 +389,7 @@ mod tests {
     fn mistakes_name_the_key_and_what_is_allowed() {
         for (text, told) in [
             ("[nvml]\nperoid = \"1s\"\n", "peroid"),
+            ("[nvml]\nenabled = false\n", "[[miner]]"),
             ("[frames]\nrows_max = 0\n", "frames.rows_max"),
             ("[frames]\nbytes_max = 9999999\n", "frames.bytes_max"),
             ("[[miner]]\naddress = \"a\"\nmake = \"whatsminer\"\n", "avalon"),

@@ -1,0 +1,282 @@
+//! Asks a source every minute which devices are there, and keeps one sampler for each.
+//!
+//! A source that fails is asked again with growing pauses, told once per message; its known devices are read on. A
+//! device that is no longer found keeps its sampler, which sends rows that say so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::event::own;
+use crate::health::Health;
+use crate::metrics::{one, two};
+use crate::sampler::{Presence, Sampler, Sampling};
+use crate::source::{EventDraft, Found, Source, SourceError};
+
+/// Pause between two discoveries that succeed.
+const PERIOD: Duration = Duration::from_secs(60);
+/// Pauses after one that failed: the first, and the longest.
+const BACK_OFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+/// A discovery that takes longer counts as failing while it goes on.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Messages of one failure that are told.
+const MESSAGES_MAX: usize = 16;
+
+/// Runs one source until `stop`; returns when its samplers have ended.
+pub(crate) async fn run(source: Arc<dyn Source>, sampling: Sampling, health: Arc<Health>, stop: CancellationToken) {
+    let mut discovery = Discovery {
+        source,
+        sampling,
+        health,
+        known: BTreeMap::new(),
+        samplers: JoinSet::new(),
+        failure: None,
+        stop: stop.clone(),
+    };
+    let mut back_off = BACK_OFF.0;
+    while !stop.is_cancelled() {
+        let Some(result) = discovery.ask().await else { break };
+        let pause = match result {
+            Ok(found) => {
+                back_off = BACK_OFF.0;
+                discovery.recovered();
+                discovery.update(found);
+                PERIOD
+            }
+            Err(error) => {
+                discovery.failed(&error);
+                let pause = back_off;
+                back_off = (back_off * 2).min(BACK_OFF.1);
+                pause
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = sleep(pause) => {}
+        }
+    }
+    while discovery.samplers.join_next().await.is_some() {}
+}
+
+struct Discovery {
+    source: Arc<dyn Source>,
+    sampling: Sampling,
+    health: Arc<Health>,
+    known: BTreeMap<String, watch::Sender<Presence>>,
+    samplers: JoinSet<()>,
+    failure: Option<Failure>,
+    stop: CancellationToken,
+}
+
+struct Failure {
+    episode: String,
+    messages: BTreeSet<String>,
+}
+
+impl Discovery {
+    /// The answer of the source, however long it takes; `None` at the end.
+    async fn ask(&mut self) -> Option<Result<Vec<Found>, SourceError>> {
+        let source = Arc::clone(&self.source);
+        let mut asked = tokio::spawn(async move { source.discover().await });
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return None,
+                answer = &mut asked => {
+                    let ended = |_| SourceError { message: "discovery ended without an answer".to_owned(), code: None };
+                    return Some(answer.map_err(ended).and_then(|result| result));
+                }
+                () = sleep(PATIENCE) => {
+                    let message = format!("discovery has not answered for {} s", PATIENCE.as_secs());
+                    self.failed(&SourceError { message, code: None });
+                }
+            }
+        }
+    }
+
+    fn update(&mut self, found: Vec<Found>) {
+        let addresses: BTreeSet<String> = found.iter().map(|found| found.address.clone()).collect();
+        for found in found {
+            match self.known.get(&found.address) {
+                Some(presence) => {
+                    presence.send_replace(Presence::Present(found));
+                }
+                None => self.start(found),
+            }
+        }
+        let gone = self.known.iter().filter(|(address, _)| !addresses.contains(*address));
+        for (_, presence) in gone {
+            presence.send_if_modified(|presence| match presence {
+                Presence::Gone => false,
+                Presence::Present(_) => {
+                    *presence = Presence::Gone;
+                    true
+                }
+            });
+        }
+        let name = self.source.name();
+        let gauge = |state| self.sampling.metrics.devices.get_or_create_owned(&two(("source", name), ("state", state)));
+        gauge("present").set(addresses.len() as i64);
+        gauge("gone").set((self.known.len() - addresses.len()) as i64);
+    }
+
+    fn start(&mut self, found: Found) {
+        let address = found.address.clone();
+        let (sender, receiver) = watch::channel(Presence::Present(found.clone()));
+        let sampler = Sampler::new(Arc::clone(&self.source), self.sampling.clone(), found);
+        self.samplers.spawn(sampler.run(receiver, self.stop.clone()));
+        self.known.insert(address, sender);
+    }
+
+    fn failed(&mut self, error: &SourceError) {
+        let name = self.source.name();
+        self.sampling.metrics.discoveries_failed.get_or_create(&one("source", name)).inc();
+        self.health.fails(&format!("source {name}"), &error.message);
+        let outlet = &self.sampling.outlet;
+        let failure =
+            self.failure.get_or_insert_with(|| Failure { episode: outlet.episode(), messages: BTreeSet::new() });
+        if failure.messages.len() < MESSAGES_MAX && failure.messages.insert(error.message.clone()) {
+            let draft = EventDraft {
+                code: error.code,
+                phase: Some("start"),
+                episode_id: Some(failure.episode.clone()),
+                ..EventDraft::new("source_failed", name, "error", error.message.clone())
+            };
+            outlet.event(draft, None);
+        }
+    }
+
+    fn recovered(&mut self) {
+        let name = self.source.name();
+        self.health.works(&format!("source {name}"));
+        if let Some(failure) = self.failure.take() {
+            let draft = own("source_recovered", "info", format!("source {name} works again"));
+            let draft = EventDraft { source: name, phase: Some("end"), episode_id: Some(failure.episode), ..draft };
+            self.sampling.outlet.event(draft, None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use racklake_schemas::row_status;
+    use racklake_schemas::tables::{device, event, gpu_sample};
+
+    use super::*;
+    use crate::config::FramesConfig;
+    use crate::device_registry::Devices;
+    use crate::metrics::Metrics;
+    use crate::testing::{Account, FakeSource, outlet};
+    use tokio::time::Instant;
+
+    /// A source that is read while the test sleeps.
+    struct Running {
+        source: Arc<FakeSource>,
+        sampling: Sampling,
+        health: Arc<Health>,
+        stop: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Running {
+        fn start(source: Arc<FakeSource>) -> Running {
+            let sampling = Sampling {
+                outlet: outlet(FramesConfig::default()),
+                devices: Arc::new(Devices::new("n1", "boot".to_owned(), Vec::new())),
+                metrics: Arc::new(Metrics::new()),
+                origin: Instant::now(),
+            };
+            let (health, stop) = (Arc::new(Health::default()), CancellationToken::new());
+            let task = tokio::spawn(run(source.clone(), sampling.clone(), health.clone(), stop.clone()));
+            Running { source, sampling, health, stop, task }
+        }
+
+        async fn sleep(&self, seconds: u64) {
+            sleep(Duration::from_secs(seconds)).await;
+        }
+
+        async fn end(self) -> Account {
+            self.stop.cancel();
+            self.task.await.unwrap();
+            self.sampling.outlet.tell_everything();
+            Account::of(&self.sampling.outlet)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hanging_read_gives_stale_rows_while_others_go_on() {
+        let source = FakeSource::with(&["a", "b"]);
+        source.takes("a", &[10, 3500, 10]);
+        let running = Running::start(source);
+        running.sleep(10).await;
+        let account = running.end().await;
+        // The second read of a hangs from tick 1 to 4.5: ticks 1, 2, 3 and 4 are stale, then its values come.
+        let (ok, stale, late) = (0, 2, 3);
+        assert_eq!(account.statuses("GPU-a"), [ok, stale, stale, stale, stale, late, ok, ok, ok, ok, ok]);
+        assert_eq!(account.statuses("GPU-b"), [ok; 10]);
+        let sums = account.coverage("gpu_sample");
+        assert_eq!((sums.expected, sums.collected, sums.stale, sums.late, sums.dropped), (20, 16, 4, 1, 0));
+        // What the device does not have is not called failed in a row without values.
+        let stale_row = account.ints("gpu_sample", gpu_sample::ROW_STATUS).iter().position(|s| *s == Some(2)).unwrap();
+        assert_ne!(account.ints("gpu_sample", gpu_sample::UNSUPPORTED_MASK)[stale_row], Some(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_answer_of_a_device_is_sent_also_the_one_in_flight_at_the_end() {
+        let source = FakeSource::with(&["a"]);
+        source.takes("a", &[900; 40]);
+        let running = Running::start(source.clone());
+        running.sleep(7).await;
+        let account = running.end().await;
+        let reads = source.state.lock().unwrap().reads;
+        assert_eq!((account.rows("gpu_sample") as u64, source.state.lock().unwrap().in_flight.len()), (reads, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_that_vanishes_is_lost_and_begins_a_new_session_when_it_returns() {
+        let running = Running::start(FakeSource::with(&["a"]));
+        running.sleep(5).await;
+        let found = std::mem::take(&mut running.source.state.lock().unwrap().found);
+        running.sleep(60).await;
+        running.source.state.lock().unwrap().found = found;
+        running.sleep(61).await;
+        let account = running.end().await;
+        let events = account.texts("event", event::EVENT);
+        assert_eq!(events, ["device_lost", "device_returned", "session_started"]);
+        assert!(account.statuses("GPU-a").contains(&i64::from(row_status::LOST)));
+        let sessions: BTreeSet<_> = account.ints("gpu_sample", gpu_sample::SESSION_ID).into_iter().collect();
+        assert_eq!(sessions.len(), 2);
+        assert!(account.coverage("gpu_sample").failed >= 55);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failing_source_is_told_once_and_asked_again() {
+        let source = FakeSource::with(&["a"]);
+        source.state.lock().unwrap().failure = Some("libnvidia-ml.so.1 is missing".to_owned());
+        let running = Running::start(source);
+        running.sleep(20).await;
+        assert_eq!(running.health.problems(), ["source nvml: libnvidia-ml.so.1 is missing"]);
+        running.source.state.lock().unwrap().failure = None;
+        running.sleep(20).await;
+        assert!(running.health.problems().is_empty());
+        let account = running.end().await;
+        assert_eq!(account.texts("event", event::EVENT), ["source_failed", "source_recovered"]);
+        assert!(account.rows("gpu_sample") > 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_identity_is_told_at_the_start_on_change_and_every_hour() {
+        let running = Running::start(FakeSource::with(&["a"]));
+        running.sleep(3601).await;
+        running.source.state.lock().unwrap().found[0].1 = "GPU-z".to_owned();
+        running.sleep(61).await;
+        let account = running.end().await;
+        let because = account.texts("device", device::OBSERVED_BECAUSE);
+        assert_eq!(because, ["start", "hourly", "change"]);
+        assert!(account.texts("event", event::EVENT).contains(&"device_replaced".to_owned()));
+    }
+}

@@ -1,0 +1,107 @@
+//! Whether the collector does its work, and if not, why: what `/healthz` says.
+//!
+//! It judges nothing that is normal in a data center: an unreachable miner is a row, not a fault of the collector.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::place::locked;
+
+/// Kafka may be away this long before it counts.
+const KAFKA_GRACE: Duration = Duration::from_secs(30);
+/// A drop counts this long.
+const DROP_MEMORY: Duration = Duration::from_secs(60);
+
+/// What is wrong now.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    kafka_down: Option<(Instant, String)>,
+    topics: BTreeMap<String, (Instant, String)>,
+    dropped_at: Option<Instant>,
+    failing: BTreeMap<String, String>,
+}
+
+impl Health {
+    /// Kafka cannot be reached; the first call of a row of calls starts the time.
+    pub(crate) fn kafka_is_down(&self, reason: &str) {
+        let mut inner = locked(&self.inner);
+        let since = inner.kafka_down.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+        inner.kafka_down = Some((since, reason.to_owned()));
+    }
+
+    /// Kafka has answered.
+    pub(crate) fn kafka_is_up(&self) {
+        locked(&self.inner).kafka_down = None;
+    }
+
+    /// A topic cannot be written to; the first call of a row of calls starts the time.
+    pub(crate) fn topic_waits(&self, topic: &str, reason: &str) {
+        let mut inner = locked(&self.inner);
+        let since = inner.topics.get(topic).map_or_else(Instant::now, |(since, _)| *since);
+        inner.topics.insert(topic.to_owned(), (since, reason.to_owned()));
+    }
+
+    /// A topic takes frames.
+    pub(crate) fn topic_works(&self, topic: &str) {
+        locked(&self.inner).topics.remove(topic);
+    }
+
+    /// Frames have been dropped.
+    pub(crate) fn dropped(&self) {
+        locked(&self.inner).dropped_at = Some(Instant::now());
+    }
+
+    /// A part does not work: a source, the state folder.
+    pub(crate) fn fails(&self, part: &str, reason: &str) {
+        locked(&self.inner).failing.insert(part.to_owned(), reason.to_owned());
+    }
+
+    /// A part works.
+    pub(crate) fn works(&self, part: &str) {
+        locked(&self.inner).failing.remove(part);
+    }
+
+    /// What is wrong; empty where nothing is.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let inner = locked(&self.inner);
+        let mut problems = Vec::new();
+        let kafka = inner.kafka_down.as_ref().map(|down| ("kafka".to_owned(), down));
+        let topics = inner.topics.iter().map(|(topic, waits)| (format!("topic {topic}"), waits));
+        for (what, (since, reason)) in kafka.into_iter().chain(topics) {
+            if since.elapsed() > KAFKA_GRACE {
+                problems.push(format!("{what}: {reason}, for {} s", since.elapsed().as_secs()));
+            }
+        }
+        if inner.dropped_at.is_some_and(|at| at.elapsed() < DROP_MEMORY) {
+            problems.push("queue: full, the oldest frames are dropped".to_owned());
+        }
+        problems.extend(inner.failing.iter().map(|(part, reason)| format!("{part}: {reason}")));
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn kafka_counts_as_away_after_half_a_minute() {
+        let health = Health::default();
+        health.kafka_is_down("no broker answers");
+        tokio::time::sleep(Duration::from_secs(29)).await;
+        health.kafka_is_down("no broker answers");
+        assert!(health.problems().is_empty());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(health.problems(), ["kafka: no broker answers, for 31 s"]);
+        health.kafka_is_up();
+        assert!(health.problems().is_empty());
+    }
+}

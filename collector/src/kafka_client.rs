@@ -1,0 +1,213 @@
+//! The one place that names librdkafka: makes the producer, hands it frames, asks it which topics there are.
+//!
+//! The producer is idempotent and never lets a frame expire; what it was given is either acknowledged, refused for good,
+//! or handed back. Topics are never created from here: ingest makes them with the right settings.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use racklake_schemas::catalog::CATALOG_VERSION;
+use racklake_schemas::wire::{self, header};
+use rdkafka::ClientConfig;
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{
+    BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, ThreadedProducer,
+};
+use tokio::sync::mpsc;
+
+use crate::config::{KafkaConfig, MESSAGE_BYTES_MAX, Property};
+use crate::frames::Frame;
+use crate::health::Health;
+use crate::place::Place;
+
+/// Most frames in the producer at a time; also the room for their reports.
+pub(crate) const IN_FLIGHT_MAX: usize = 4096;
+
+/// What became of a frame that was handed to the producer.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// Which frame.
+    pub(crate) order: u64,
+    /// Acknowledged, or why not.
+    pub(crate) result: Result<(), RDKafkaErrorCode>,
+}
+
+/// A producer and the reports of its deliveries.
+pub(crate) struct Producer {
+    client: Arc<ThreadedProducer<Delivery>>,
+    pub(crate) reports: mpsc::Receiver<Report>,
+}
+
+/// Receives librdkafka's callbacks, on its thread.
+struct Delivery {
+    reports: mpsc::Sender<Report>,
+    health: Arc<Health>,
+}
+
+impl ClientContext for Delivery {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::Authentication | RDKafkaErrorCode::Resolve) => {
+                self.health.kafka_is_down(reason);
+            }
+            _ => tracing::debug!(%error, reason, "Kafka client"),
+        }
+    }
+}
+
+impl ProducerContext<NoCustomPartitioner> for Delivery {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, order: usize) {
+        let result = match result {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)),
+        };
+        // There is room for every frame in flight; only a producer that was given up has no receiver.
+        let _ = self.reports.try_send(Report { order: order as u64, result });
+    }
+}
+
+fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+            tracing::warn!(facility, "librdkafka: {message}");
+        }
+        RDKafkaLogLevel::Warning => tracing::info!(facility, "librdkafka: {message}"),
+        _ => tracing::debug!(facility, "librdkafka: {message}"),
+    }
+}
+
+/// All properties of the client, with those of the config and secrets read from their files.
+///
+/// # Errors
+/// When a file of a secret cannot be read; the secret is in no error.
+fn properties(config: &KafkaConfig) -> Result<ClientConfig> {
+    let mut client = ClientConfig::new();
+    client
+        .set("client.id", "racklake-collector")
+        .set("compression.type", "zstd")
+        .set("compression.level", "1")
+        .set("linger.ms", "20")
+        .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
+        .set("reconnect.backoff.max.ms", "2000")
+        .set("socket.keepalive.enable", "true")
+        .set("allow.auto.create.topics", "false");
+    for (key, value) in &config.properties {
+        let value = match value {
+            Property::Text(text) => text.clone(),
+            Property::File(secret) => {
+                let place = || format!("kafka.properties.\"{key}\": cannot read {}", secret.file.display());
+                std::fs::read_to_string(&secret.file).with_context(place)?.trim_end().to_owned()
+            }
+        };
+        client.set(key, value);
+    }
+    client
+        .set("bootstrap.servers", &config.bootstrap_servers)
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("message.timeout.ms", "0"); // never: the queue decides what is dropped
+    Ok(client)
+}
+
+impl Producer {
+    /// A producer. It connects by itself, now or when there is a broker.
+    ///
+    /// # Errors
+    /// When a property is not known or not allowed, or a secret cannot be read.
+    pub(crate) fn new(config: &KafkaConfig, health: Arc<Health>) -> Result<Producer> {
+        let properties = properties(config)?;
+        let (sender, reports) = mpsc::channel(IN_FLIGHT_MAX);
+        let client: ThreadedProducer<Delivery> = properties
+            .create_with_context(Delivery { reports: sender, health })
+            .map_err(|error| anyhow::anyhow!(without_value(error)))?;
+        Ok(Producer { client: Arc::new(client), reports })
+    }
+
+    /// Hands a frame over. A report with this `order` follows unless this is an error.
+    pub(crate) fn send(
+        &self,
+        topic: &str,
+        partition: i32,
+        place: &Place,
+        frame: &Frame,
+        order: u64,
+    ) -> Result<(), RDKafkaErrorCode> {
+        let record = BaseRecord::with_opaque_to(topic, order as usize)
+            .partition(partition)
+            .key(place.node.as_bytes())
+            .payload(frame.payload.as_slice())
+            .headers(headers(place, frame));
+        let sent = self.client.send(record);
+        sent.map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown))
+    }
+
+    /// Why this producer can send no more, where it cannot.
+    pub(crate) fn fatal_error(&self) -> Option<String> {
+        self.client.client().fatal_error().map(|(code, reason)| format!("{code:?}: {reason}"))
+    }
+
+    /// Partitions of each topic that exists. Blocks for up to `patience`.
+    pub(crate) fn topics(
+        &self,
+        patience: Duration,
+    ) -> impl FnOnce() -> Result<BTreeMap<String, usize>, String> + use<> {
+        let client = Arc::clone(&self.client);
+        move || {
+            let metadata = client.client().fetch_metadata(None, patience).map_err(|error| error.to_string())?;
+            Ok(partitions_by_topic(&metadata))
+        }
+    }
+
+    /// Ends the producer off the async threads, since that blocks; frames that it still held count as not sent.
+    pub(crate) fn end(self) {
+        let client = self.client;
+        tokio::task::spawn_blocking(move || drop(client));
+    }
+}
+
+/// Checks the properties without connecting to anybody.
+///
+/// # Errors
+/// When one is not known or not allowed, or a secret cannot be read.
+pub(crate) fn check_properties(config: &KafkaConfig) -> Result<()> {
+    properties(config)?.create_native_config().map(|_| ()).map_err(|error| anyhow::anyhow!(without_value(error)))
+}
+
+fn partitions_by_topic(metadata: &rdkafka::metadata::Metadata) -> BTreeMap<String, usize> {
+    let whole = metadata.topics().iter().filter(|topic| topic.error().is_none());
+    whole.map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect()
+}
+
+/// The error without the value of the property that is wrong, which may be a secret.
+fn without_value(error: KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, description, key, _) => format!("kafka.properties.\"{key}\": {description}"),
+        other => format!("kafka: {other}"),
+    }
+}
+
+fn headers(place: &Place, frame: &Frame) -> OwnedHeaders {
+    let (format, catalog, seq) = (wire::FORMAT.to_string(), CATALOG_VERSION.to_string(), frame.seq.to_string());
+    let headers = [
+        (header::TABLE, frame.table.name),
+        (header::FORMAT, &format),
+        (header::CATALOG_VERSION, &catalog),
+        (header::NODE, &place.node),
+        (header::STREAM_ID, &place.stream_id),
+        (header::SEQ, &seq),
+    ];
+    headers.into_iter().fold(OwnedHeaders::new_with_capacity(headers.len()), |all, (key, value)| {
+        all.insert(Header { key, value: Some(value) })
+    })
+}

@@ -1,0 +1,67 @@
+//! Where this collector is and which stream it writes: the columns that are the same in all of its rows.
+//!
+//! It does not know devices; it writes the labels of one where it is given them.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result};
+use racklake_schemas::Row;
+use racklake_schemas::identity;
+use racklake_schemas::tables::gpu_sample as common;
+use racklake_schemas::tables::{COVERAGE, DEVICE};
+
+use crate::config::Config;
+
+/// Labels of this collector and its stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) site: String,
+    pub(crate) node: String,
+    pub(crate) rack: Option<String>,
+    /// Random, new at each start: nothing survives a start that could continue the old one's frames.
+    pub(crate) stream_id: String,
+}
+
+/// What a row says about its device.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct DeviceLabels {
+    pub(crate) device_id: String,
+    pub(crate) session_id: i64,
+    pub(crate) rack: Option<String>,
+}
+
+impl Place {
+    /// The place that the config names, with a new stream.
+    pub(crate) fn new(config: &Config) -> Result<Place> {
+        let mut random = [0u8; 16];
+        getrandom::fill(&mut random).context("drawing a random stream id")?;
+        Ok(Place {
+            site: config.site.clone(),
+            node: config.node.clone(),
+            rack: config.rack.clone(),
+            stream_id: identity::stream_id(random),
+        })
+    }
+
+    /// Writes the common columns; node, stream, seq and frame_rows travel in the frame's header.
+    pub(crate) fn stamp(&self, row: &mut Row, ts: i64, device: Option<&DeviceLabels>) {
+        row.set(common::TS, ts);
+        row.set(common::SITE, self.site.as_str());
+        let rack = device.and_then(|device| device.rack.as_deref()).or(self.rack.as_deref());
+        row.set(common::RACK, rack);
+        if let Some(device) = device {
+            row.set(common::DEVICE_ID, device.device_id.as_str());
+            if !std::ptr::eq(row.table(), &COVERAGE) {
+                row.set(common::SESSION_ID, device.session_id);
+            }
+        }
+        if std::ptr::eq(row.table(), &DEVICE) {
+            row.set(racklake_schemas::tables::device::OBSERVED_AT, ts);
+        }
+    }
+}
+
+/// Locks a mutex; one that a panicking thread held is used as it is, since every holder leaves it consistent.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,164 @@
+//! Puts the parts of a collector together, runs them, and ends them in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use racklake_schemas::clock::Clock;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::device_registry::Devices;
+use crate::event::{detailed, own};
+use crate::health::Health;
+use crate::housekeeping::Housekeeping;
+use crate::metrics::Metrics;
+use crate::miner::MinerSource;
+use crate::nvml::NvmlSource;
+use crate::outlet::Outlet;
+use crate::place::Place;
+use crate::publisher::Publisher;
+use crate::sampler::Sampling;
+use crate::source::{EventDraft, EventSink, Source};
+use crate::state::StateFolder;
+use crate::{discovery, http};
+
+/// Events of sources that may wait to be taken.
+const SOURCE_EVENTS_MAX: usize = 1024;
+/// Samplers end with the deadline of their last read; more than this is not waited for.
+const SAMPLERS_END: Duration = Duration::from_secs(30);
+
+/// Runs a collector until `shutdown`, then sends what it holds, for half a minute at most.
+///
+/// # Errors
+/// When it cannot start: a setting that is not allowed, a state folder that cannot be written or is in use, an address
+/// for HTTP that is taken. Once it runs, nothing ends it but `shutdown`.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<()> {
+    config.validate()?;
+    let (folder, loaded) = StateFolder::open(&config.state_dir)?;
+    let listener = http::bind(config.http.listen).await?;
+    let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
+    let place = Place::new(&config)?;
+    let outlet = Arc::new(Outlet::new(place, config.frames.clone(), Arc::clone(&metrics), Arc::clone(&health)));
+    let queue_bytes_max = config.frames.queue_bytes_max;
+    let publisher = (Arc::clone(&outlet), Arc::clone(&health), Arc::clone(&metrics));
+    let publisher = Publisher::new(&config.kafka, publisher.0, publisher.1, publisher.2, queue_bytes_max)?;
+    let boot_id = boot_id()?;
+    tell_start(&outlet, &config, &boot_id);
+    if let Some(damage) = loaded.damage {
+        outlet.event(own("state_damaged", "warning", damage), None);
+    }
+    let devices = Arc::new(Devices::new(&config.node, boot_id, loaded.devices));
+
+    let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
+    let publishing = tokio::spawn(publisher.run(drain.clone()));
+    let mut beside = JoinSet::new();
+    let address = listener.local_addr().context("http.listen")?;
+    tracing::info!(%address, "serving /metrics and /healthz");
+    beside.spawn(serve_http(listener, Arc::clone(&metrics), Arc::clone(&health), stop.clone()));
+    let housekeeping = Housekeeping::new(Arc::clone(&outlet), Arc::clone(&devices), Arc::clone(&health), folder);
+    beside.spawn(housekeeping.run(stop.clone()));
+    beside.spawn({
+        let (outlet, stop) = (Arc::clone(&outlet), stop.clone());
+        async move { outlet.run_timers(stop).await }
+    });
+    let (sink, events) = mpsc::channel(SOURCE_EVENTS_MAX);
+    let forwarding = tokio::spawn(forward_events(events, Arc::clone(&outlet), Arc::clone(&devices), drain.clone()));
+
+    let sampling = Sampling { outlet: Arc::clone(&outlet), devices, metrics, origin: Instant::now() };
+    let mut sampled = JoinSet::new();
+    for source in sources(&config, &sink) {
+        sampled.spawn(discovery::run(source, sampling.clone(), Arc::clone(&health), shutdown.clone()));
+    }
+    drop(sink);
+    shutdown.cancelled().await;
+
+    // In order: no more reads, no more events, then everything that is held goes out.
+    let ended = tokio::time::timeout(SAMPLERS_END, async { while sampled.join_next().await.is_some() {} });
+    if ended.await.is_err() {
+        tracing::warn!("a source does not end; its reads in flight are given up");
+    }
+    drain.cancel();
+    forwarding.await.context("forwarding events")?;
+    outlet.event(own("collector_stop", "info", "the collector stops"), None);
+    outlet.tell_everything();
+    let left = publishing.await.context("publishing")?;
+    if left > 0 {
+        tracing::error!(frames = left, "Kafka did not take everything in time; the frames left are lost");
+    }
+    stop.cancel();
+    while beside.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// The sources that the config asks for.
+pub(crate) fn sources(config: &Config, sink: &EventSink) -> Vec<Arc<dyn Source>> {
+    let mut sources: Vec<Arc<dyn Source>> = Vec::new();
+    if config.nvml.enabled {
+        sources.push(Arc::new(NvmlSource::new(&config.nvml, sink.clone())));
+    }
+    let miners = config.miners();
+    if !miners.miners.is_empty() {
+        sources.push(Arc::new(MinerSource::new(&miners, sink.clone())));
+    }
+    sources
+}
+
+fn tell_start(outlet: &Outlet, config: &Config, boot_id: &str) {
+    let details = json!({"version": env!("CARGO_PKG_VERSION"), "boot_id": boot_id, "nvml": config.nvml.enabled,
+        "miners": config.miners().miners.len()});
+    let message = concat!("collector ", env!("CARGO_PKG_VERSION"), " has started");
+    outlet.event(detailed("collector_start", "info", message, &details), None);
+}
+
+async fn serve_http(
+    listener: tokio::net::TcpListener,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    stop: CancellationToken,
+) {
+    if let Err(error) = http::serve(listener, metrics, health, stop).await {
+        tracing::error!("{error:#}");
+    }
+}
+
+/// Takes events that belong to no read, until `stop` and then what is there.
+async fn forward_events(
+    mut events: mpsc::Receiver<EventDraft>,
+    outlet: Arc<Outlet>,
+    devices: Arc<Devices>,
+    stop: CancellationToken,
+) {
+    let take = |draft: EventDraft| {
+        let device = draft.address.as_deref().and_then(|address| devices.lookup(address));
+        outlet.event(draft, device.as_ref());
+    };
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            event = events.recv() => match event {
+                Some(draft) => take(draft),
+                None => return stop.cancelled().await,
+            },
+        }
+    }
+    while let Ok(draft) = events.try_recv() {
+        take(draft);
+    }
+}
+
+/// Which boot of the host this is; counters of its devices began with it.
+fn boot_id() -> Result<String> {
+    const FILE: &str = "/proc/sys/kernel/random/boot_id";
+    match std::fs::read_to_string(FILE) {
+        Ok(id) => Ok(id.trim().to_owned()),
+        Err(error) => {
+            tracing::warn!(%error, "{FILE} cannot be read; every start counts as a new boot");
+            Ok(format!("unknown-{}", Clock::now_us()))
+        }
+    }
+}
