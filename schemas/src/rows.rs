@@ -1,7 +1,7 @@
 //! Rows of one table held column by column: what a collector fills row by row and ingest frame by frame.
 //!
-//! It keeps no order of its own; whoever needs one sorts the batch. It has no limit of its own either: `bytes()` says
-//! what it holds, and the caller decides.
+//! It keeps no order of its own; whoever needs one sorts the batch. It does not limit itself: `bytes()` says what it
+//! holds, and the caller flushes in time, at the latest at `wire::ROWS_BYTES_MAX`.
 
 use std::sync::Arc;
 
@@ -69,7 +69,8 @@ impl Rows {
         self.columns.iter().map(|column| column.values.bytes() + self.len.div_ceil(8)).sum()
     }
 
-    /// Adds one row. A cell of another type than its column's is stored as absent: `Row::read` has already judged it.
+    /// Adds one row. A cell of another type than its column's, or a text or list past 2 GiB, is stored as absent:
+    /// `Row::read` has already judged it.
     pub fn push(&mut self, row: Row) {
         debug_assert!(std::ptr::eq(row.table(), self.table), "a row of another table");
         for (column, cell) in self.columns.iter_mut().zip(row.into_cells()) {
@@ -150,12 +151,12 @@ impl ColumnRows {
                 values.push(v);
                 true
             }
-            (Values::Text { ends, bytes }, Cell::Text(text)) => {
+            (Values::Text { ends, bytes }, Cell::Text(text)) if fits(bytes.len(), text.len()) => {
                 bytes.extend_from_slice(text.as_bytes());
                 ends.push(bytes.len() as i32);
                 true
             }
-            (Values::List { ends, items, item_validity }, Cell::List(list)) => {
+            (Values::List { ends, items, item_validity }, Cell::List(list)) if fits(items.len(), list.len()) => {
                 for item in list {
                     items.push(item.unwrap_or_default());
                     item_validity.append(item.is_some());
@@ -239,9 +240,14 @@ impl Values {
             Values::F32(v) => v.len() * 4,
             Values::F64(v) => v.len() * 8,
             Values::Text { ends, bytes } => ends.len() * 4 + bytes.len(),
-            Values::List { ends, items, .. } => (ends.len() + items.len()) * 4,
+            Values::List { ends, items, .. } => (ends.len() + items.len()) * 4 + items.len().div_ceil(8),
         }
     }
+}
+
+/// Whether an end still fits Arrow's 32-bit offsets.
+fn fits(len: usize, more: usize) -> bool {
+    i32::try_from(len.saturating_add(more)).is_ok()
 }
 
 fn last_end(ends: &[i32]) -> usize {

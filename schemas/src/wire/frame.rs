@@ -5,11 +5,14 @@ use std::ops::Range;
 use arrow::array::RecordBatch;
 
 use super::protobuf::{Field, put_bytes_field, put_bytes_header, put_varint_field, take_field};
-use super::{DECODED_BYTES_MAX, DecodeError, FORMAT, ROWS_MAX, column};
+use super::{DECODED_BYTES_MAX, DecodeError, FORMAT, ROWS_BYTES_MAX, ROWS_MAX, column};
 use crate::catalog::{self, CATALOG_VERSION, Origin, Table};
 use crate::identity::{is_label, is_stream_id};
 use crate::rows::{ColumnRows, Rows, Values};
 use crate::tables::gpu_sample::{FRAME_ROWS, NODE, RECEIVED_AT, SEQ, STREAM_ID};
+
+/// Field number of the columns.
+const COLUMN: u32 = 8;
 
 /// What a frame says once for all of its rows.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,13 +58,15 @@ pub fn encode(header: &FrameHeader, batch: &RecordBatch) -> Vec<u8> {
         }
         body.clear();
         column::encode(spec, array, &mut body, &mut scratch);
-        put_bytes_header(&mut out, 8, body.len());
+        put_bytes_header(&mut out, COLUMN, body.len());
         out.extend_from_slice(&body);
     }
     out
 }
 
 /// Reads a frame and adds its rows to those of its table, which `rows_of` gives. Where it fails, nothing is added.
+///
+/// The rows must be flushed before they pass [`ROWS_BYTES_MAX`]; above it every frame is [`DecodeError::RowsFull`].
 ///
 /// # Errors
 /// A [`DecodeError`] that says what is wrong; never a panic, whatever the bytes.
@@ -94,15 +99,17 @@ struct Envelope<'a> {
     header: FrameHeader,
     catalog_version: u32,
     rows: usize,
-    columns: Vec<&'a [u8]>,
+    /// Bytes that texts and lists may take.
+    room: usize,
+    bytes: &'a [u8],
 }
 
 impl<'a> Envelope<'a> {
-    fn read(mut bytes: &'a [u8]) -> Result<Envelope<'a>, DecodeError> {
+    fn read(bytes: &'a [u8]) -> Result<Envelope<'a>, DecodeError> {
         let (mut format, mut catalog_version, mut seq, mut rows) = (0, 0, 0, 0);
         let (mut table, mut stream_id, mut node) = (&b""[..], &b""[..], &b""[..]);
-        let mut columns = Vec::new();
-        while let Some((number, field)) = take_field(&mut bytes)? {
+        let mut rest = bytes;
+        while let Some((number, field)) = take_field(&mut rest)? {
             match (number, field) {
                 (1, Field::Varint(v)) => format = v,
                 (2, Field::Bytes(v)) => table = v,
@@ -111,8 +118,8 @@ impl<'a> Envelope<'a> {
                 (5, Field::Varint(v)) => seq = v,
                 (6, Field::Bytes(v)) => node = v,
                 (7, Field::Varint(v)) => rows = v,
-                (8, Field::Bytes(v)) => columns.push(v),
-                (1..=8, _) => return Err(DecodeError::BadTag),
+                (COLUMN, Field::Bytes(_)) => {}
+                (1..=COLUMN, _) => return Err(DecodeError::BadTag),
                 _ => {} // added by a newer writer
             }
         }
@@ -132,23 +139,33 @@ impl<'a> Envelope<'a> {
             node: text(node, is_label, "node")?,
         };
         let catalog_version = u32::try_from(catalog_version).map_err(|_| DecodeError::BadHeader("catalog_version"))?;
-        if rows == 0 {
-            return Err(DecodeError::BadHeader("rows"));
-        }
-        let decoded = rows.saturating_mul(table.row_width() as u64);
-        if rows > ROWS_MAX as u64 || decoded > DECODED_BYTES_MAX as u64 {
-            return Err(DecodeError::TooLarge(format!("{rows} rows")));
-        }
-        Ok(Envelope { header, catalog_version, rows: rows as usize, columns })
+        let too_large = || DecodeError::TooLarge(format!("{rows} rows"));
+        let rows = match usize::try_from(rows) {
+            Ok(0) => return Err(DecodeError::BadHeader("rows")),
+            Ok(rows) if rows <= ROWS_MAX => rows,
+            _ => return Err(too_large()),
+        };
+        let row = table.row_width() + header.node.len() + header.stream_id.len();
+        let known = rows * row + rows.div_ceil(8) * table.columns.len();
+        let room = DECODED_BYTES_MAX.checked_sub(known).ok_or_else(too_large)?;
+        Ok(Envelope { header, catalog_version, rows, room, bytes })
     }
 
     fn add_to(&self, rows: &mut Rows, received_at: i64) -> Result<Vec<u32>, DecodeError> {
         let table = self.header.table;
+        if rows.table() != table {
+            return Err(DecodeError::UnknownTable(table.name.to_owned()));
+        }
+        if rows.bytes() > ROWS_BYTES_MAX {
+            return Err(DecodeError::RowsFull);
+        }
         let end = rows.len() + self.rows;
-        let mut room = DECODED_BYTES_MAX - self.rows * table.row_width();
+        let mut room = self.room;
         let mut unknown = Vec::new();
         let mut next = 0;
-        for bytes in &self.columns {
+        let mut rest = self.bytes;
+        while let Some((number, field)) = take_field(&mut rest)? {
+            let (COLUMN, Field::Bytes(bytes)) = (number, field) else { continue };
             let id = column::id(bytes)?;
             // Columns come in catalog order, so the search seldom takes a second step.
             let Some(index) = find(table, id, next) else {
@@ -188,12 +205,7 @@ impl<'a> Envelope<'a> {
         match (&mut column.values, value) {
             (Values::I64(values), Fill::I64(v)) => values.resize(values.len() + n, v),
             (Values::I32(values), Fill::I32(v)) => values.resize(values.len() + n, v),
-            (Values::Text { ends, bytes }, Fill::Text(text)) => {
-                for _ in 0..n {
-                    bytes.extend_from_slice(text.as_bytes());
-                    ends.push(bytes.len() as i32);
-                }
-            }
+            (Values::Text { ends, bytes }, Fill::Text(text)) => column::push_repeated(ends, bytes, text, n),
             _ => debug_assert!(false, "the common columns have these types in every table"),
         }
     }

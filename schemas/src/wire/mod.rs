@@ -1,10 +1,11 @@
 //! The wire format: one Kafka message is one frame, a columnar protobuf message described in `proto/frame.proto`.
 //!
-//! `encode` and `decode` stand face to face in `frame` (the envelope) and `column` (the values). Decoding is total:
-//! any byte string gives the rows of a frame or a named error, and a frame that would take more than the limits below
-//! is refused before anything is allocated for it. Fields that a newer writer added are passed over; a newer
-//! `format`, which changes the meaning of known ones, is an error.
+//! `encode` and `decode` stand face to face in `frame` (the envelope), `column` (what all types share) and `column/*`
+//! (the values of each type). Decoding is total: any byte string gives the rows of a frame or a named error, and a frame
+//! that would take more than the limits below is refused before the memory for it is. Fields that a newer writer added
+//! to a frame or a column are passed over; a newer `format`, which changes the meaning of known ones, is an error.
 
+mod bitmap;
 mod column;
 mod frame;
 mod protobuf;
@@ -15,8 +16,10 @@ pub use frame::{FrameHeader, Received, decode, encode};
 pub const FORMAT: u32 = 1;
 /// Most rows in a frame.
 pub const ROWS_MAX: usize = 64 * 1024;
-/// Most bytes that the decoded values of a frame may take.
+/// Most bytes that the decoded values of a frame may take, counted as [`crate::Rows::bytes`] counts them.
 pub const DECODED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most bytes that rows may hold for another frame to be added: texts and lists end at 32-bit offsets.
+pub const ROWS_BYTES_MAX: usize = i32::MAX as usize - DECODED_BYTES_MAX;
 
 /// Names of the Kafka headers of a frame, which repeat what a consumer needs to skip or deduplicate without decoding.
 pub mod header {
@@ -58,6 +61,9 @@ pub enum DecodeError {
     /// More rows, or more decoded bytes, than the limits.
     #[error("the frame would hold {0}, more than the limit")]
     TooLarge(String),
+    /// The caller's rows hold more than [`ROWS_BYTES_MAX`]; one that flushes by `Rows::bytes` never sees this.
+    #[error("the rows in memory take more than {ROWS_BYTES_MAX} bytes; flush them before adding a frame")]
+    RowsFull,
     /// A column has another number of values than the frame has rows for it.
     #[error("column {0}: the number of values does not fit the rows")]
     ColumnLength(u32),
@@ -83,6 +89,7 @@ impl DecodeError {
             DecodeError::UnknownTable(_) => "unknown_table",
             DecodeError::BadHeader(_) => "bad_header",
             DecodeError::TooLarge(_) => "too_large",
+            DecodeError::RowsFull => "rows_full",
             DecodeError::ColumnLength(_) => "column_length",
             DecodeError::ColumnTwice(_) => "column_twice",
             DecodeError::BadValue(_) => "bad_value",

@@ -6,7 +6,7 @@
 
 use super::DecodeError;
 
-/// Protobuf's wire types, as far as frames use them.
+/// The content of a field, by protobuf's wire type, as far as frames use them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Field<'a> {
     Varint(u64),
@@ -15,12 +15,81 @@ pub(super) enum Field<'a> {
     Bytes(&'a [u8]),
 }
 
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+/// The bit that says that a varint goes on, in each of eight bytes.
+const MORE: u64 = 0x8080_8080_8080_8080;
+
+#[inline]
+pub(super) fn put_varint(out: &mut Vec<u8>, value: u64) {
+    if value < 0x80 {
+        out.push(value as u8);
+    } else if value < 1 << 56 {
+        // All groups at once: eight bytes are written and what is too much is taken back.
+        let len = varint_len(value);
+        let word = spread(value) | (MORE & ((1 << (8 * (len - 1))) - 1));
+        out.extend_from_slice(&word.to_le_bytes());
+        out.truncate(out.len() - 8 + len);
+    } else {
+        put_long_varint(out, value);
+    }
+}
+
+#[cold]
+fn put_long_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+/// Reads a varint at the front of `bytes` and moves past it.
+#[inline]
+pub(super) fn take_varint(bytes: &mut &[u8]) -> Result<u64, DecodeError> {
+    match bytes.split_first() {
+        Some((&byte, rest)) if byte < 0x80 => {
+            *bytes = rest;
+            Ok(u64::from(byte))
+        }
+        _ => take_long_varint(bytes),
+    }
+}
+
+fn take_long_varint(bytes: &mut &[u8]) -> Result<u64, DecodeError> {
+    if let Some(word) = bytes.first_chunk::<8>() {
+        let word = u64::from_le_bytes(*word);
+        let last = !word & MORE;
+        if last != 0 {
+            let bits = last.trailing_zeros() + 1;
+            *bytes = &bytes[bits as usize / 8..];
+            return Ok(gather(word & !MORE & (u64::MAX >> (64 - bits))));
+        }
+    }
+    let mut value = 0u64;
+    for (i, &byte) in bytes.iter().enumerate().take(10) {
+        value |= u64::from(byte & 0x7f) << (7 * i);
+        if byte < 0x80 {
+            if i == 9 && byte > 1 {
+                return Err(DecodeError::BadVarint);
+            }
+            *bytes = &bytes[i + 1..];
+            return Ok(value);
+        }
+    }
+    Err(if bytes.len() < 10 { DecodeError::Truncated } else { DecodeError::BadVarint })
+}
+
+/// The lower 56 bits as eight groups of 7, one per byte.
+fn spread(value: u64) -> u64 {
+    let x = (value & 0x00ff_ffff_f000_0000) << 4 | value & 0x0fff_ffff;
+    let x = (x & 0x0fff_c000_0fff_c000) << 2 | x & 0x0000_3fff_0000_3fff;
+    (x & 0x3f80_3f80_3f80_3f80) << 1 | x & 0x007f_007f_007f_007f
+}
+
+/// The inverse of `spread`, for bytes below 0x80.
+fn gather(x: u64) -> u64 {
+    let x = (x & 0x7f00_7f00_7f00_7f00) >> 1 | x & 0x007f_007f_007f_007f;
+    let x = (x & 0x3fff_0000_3fff_0000) >> 2 | x & 0x0000_3fff_0000_3fff;
+    (x & 0x0fff_ffff_0000_0000) >> 4 | x & 0x0fff_ffff
 }
 
 pub(super) fn varint_len(value: u64) -> usize {
@@ -61,21 +130,9 @@ pub(super) fn put_fixed64_field(out: &mut Vec<u8>, number: u32, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-/// Reads a varint at the front of `bytes` and moves past it.
-#[inline]
-pub(super) fn take_varint(bytes: &mut &[u8]) -> Result<u64, DecodeError> {
-    let mut value = 0u64;
-    for (i, &byte) in bytes.iter().enumerate().take(10) {
-        value |= u64::from(byte & 0x7f) << (7 * i);
-        if byte < 0x80 {
-            if i == 9 && byte > 1 {
-                return Err(DecodeError::BadVarint);
-            }
-            *bytes = &bytes[i + 1..];
-            return Ok(value);
-        }
-    }
-    Err(if bytes.len() < 10 { DecodeError::Truncated } else { DecodeError::BadVarint })
+/// Bytes that a length-delimited field takes whose number is below 16.
+pub(super) fn bytes_field_len(content: usize) -> usize {
+    1 + varint_len(content as u64) + content
 }
 
 /// Reads the next field of a message and moves past it; `None` at its end.
@@ -106,4 +163,45 @@ fn take_array<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], DecodeError>
     let (content, rest) = bytes.split_first_chunk::<N>().ok_or(DecodeError::Truncated)?;
     *bytes = rest;
     Ok(*content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn varints_are_those_of_protobuf() {
+        for (value, bytes) in [(0u64, &[0u8][..]), (127, &[0x7f]), (128, &[0x80, 1]), (300, &[0xac, 2])] {
+            let mut out = Vec::new();
+            put_varint(&mut out, value);
+            assert_eq!(out, bytes);
+        }
+    }
+
+    #[test]
+    fn every_length_of_varint_comes_back_whatever_follows_it() {
+        let edges = (0..64).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit, (1 << bit) + 1]).chain([u64::MAX]);
+        for value in edges {
+            for tail in [&b""[..], &[0xff; 9], &[0; 9]] {
+                let mut out = Vec::new();
+                put_varint(&mut out, value);
+                assert_eq!(out.len(), varint_len(value));
+                out.extend_from_slice(tail);
+                let mut rest = &out[..];
+                assert_eq!(take_varint(&mut rest), Ok(value));
+                assert_eq!(rest, tail);
+            }
+        }
+    }
+
+    #[test]
+    fn a_varint_that_ends_early_or_never_is_an_error() {
+        assert_eq!(take_varint(&mut &b""[..]), Err(DecodeError::Truncated));
+        assert_eq!(take_varint(&mut &[0x80; 9][..]), Err(DecodeError::Truncated));
+        assert_eq!(take_varint(&mut &[0x80; 10][..]), Err(DecodeError::BadVarint));
+        assert_eq!(
+            take_varint(&mut &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2][..]),
+            Err(DecodeError::BadVarint)
+        );
+    }
 }
