@@ -1,0 +1,84 @@
+//! The thread that waits for NVML's events and passes them on.
+//!
+//! All types that a device supports are asked for, but for clock and P-state changes, which every row shows anyway. A
+//! type that is newer than this code is passed on by its number.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::library::Library;
+use super::raw::{Answer, Calls, EventSet, Handle, RawEvent, TIMEOUT};
+use crate::source::{EventDraft, EventSink};
+
+/// nvmlEventTypeXidCriticalError.
+const XID: u64 = 0x8;
+/// nvmlEventTypePState and nvmlEventTypeClock.
+const NOISE: u64 = 0x4 | 0x10;
+/// How long one wait takes at most, and so how soon a stop is noticed.
+const WAIT_MILLISECONDS: u32 = 500;
+/// Stands for no MIG instance.
+const NO_INSTANCE: u32 = u32::MAX;
+
+/// Starts the thread; it ends soon after the returned flag is set.
+pub(super) fn watch(library: &Arc<Library>, gpus: &[(String, Handle)], events: EventSink) -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (library, gpus, flag) = (Arc::clone(library), gpus.to_vec(), Arc::clone(&stop));
+    let spawned = std::thread::Builder::new().name("nvml events".to_owned()).spawn(move || {
+        if let Err(code) = run(&library, &gpus, &flag, &events) {
+            tracing::warn!("NVML gives no events (return code {code}); the kernel log has the XIDs");
+        }
+    });
+    if let Err(error) = spawned {
+        tracing::warn!("NVML events get no thread: {error}");
+    }
+    stop
+}
+
+fn run(library: &Library, gpus: &[(String, Handle)], stop: &AtomicBool, events: &EventSink) -> Answer<()> {
+    let set = EventSet::new(library.nvml.lib())?;
+    for (address, device) in gpus {
+        let calls = Calls { lib: library.nvml.lib(), device: *device };
+        let registered = calls.event_types().and_then(|kinds| set.register(*device, kinds & !NOISE));
+        if let Err(code) = registered {
+            tracing::warn!("GPU {address} tells no events (return code {code})");
+        }
+    }
+    while !stop.load(Ordering::Relaxed) {
+        match set.wait(WAIT_MILLISECONDS) {
+            Ok(event) => {
+                let address =
+                    gpus.iter().find(|(_, handle)| *handle == event.device).map(|(address, _)| address.as_str());
+                // Waiting for room is right here: NVML holds further events meanwhile.
+                if events.blocking_send(draft(&event, address)).is_err() {
+                    return Ok(());
+                }
+            }
+            Err(TIMEOUT) => {}
+            Err(code) => return Err(code),
+        }
+    }
+    Ok(())
+}
+
+fn draft(event: &RawEvent, address: Option<&str>) -> EventDraft {
+    let place = address.unwrap_or("an unknown GPU");
+    let draft = match event.kind {
+        XID => EventDraft::new("xid", "nvml", "error", format!("XID {} on GPU {place}", event.data))
+            .with_code(event.data as i64),
+        kind => EventDraft::new("nvml_event", "nvml", "warning", format!("NVML event {kind:#x} on GPU {place}"))
+            .with_code(kind as i64),
+    };
+    let instance = |id: u32| if id == NO_INSTANCE { "null".to_owned() } else { id.to_string() };
+    EventDraft {
+        address: address.map(str::to_owned),
+        pci_bus_id: address.map(str::to_owned),
+        details_json: Some(format!(
+            "{{\"type\":{},\"data\":{},\"gpu_instance\":{},\"compute_instance\":{}}}",
+            event.kind,
+            event.data,
+            instance(event.gpu_instance),
+            instance(event.compute_instance)
+        )),
+        ..draft
+    }
+}
