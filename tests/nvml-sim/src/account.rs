@@ -65,7 +65,14 @@ impl Account {
     }
 
     /// Tells one answer.
-    pub(crate) fn tell(&mut self, device: Option<&str>, call: &str, arg: Option<i64>, rc: u32, value: Value) -> io::Result<()> {
+    pub(crate) fn tell(
+        &mut self,
+        device: Option<&str>,
+        call: &str,
+        arg: Option<i64>,
+        rc: u32,
+        value: Value,
+    ) -> io::Result<()> {
         self.calls += 1;
         let Some(file) = &mut self.file else { return Ok(()) };
         let answer = Answer {

@@ -29,7 +29,7 @@ pub fn install(library: &Path, dir: &Path, name: &str, scenario: &Scenario) -> i
     std::fs::create_dir_all(dir)?;
     let dir = dir.canonicalize()?;
     let path = dir.join(format!("{name}.so"));
-    write_scenario(&path, scenario)?;
+    scenario.apply_to(&path)?;
     // Renamed into place: a process that has the old copy loaded keeps it.
     let new = dir.join(format!("{name}.so.new"));
     std::fs::copy(library, &new)?;
@@ -37,17 +37,19 @@ pub fn install(library: &Path, dir: &Path, name: &str, scenario: &Scenario) -> i
     Ok(path)
 }
 
-/// Replaces the scenario of an installed library; a process that has it loaded follows within 20 ms.
-///
-/// # Errors
-/// When the file cannot be written, or the scenario is not one.
-pub fn write_scenario(library: &Path, scenario: &Scenario) -> io::Result<()> {
-    let text = scenario.to_toml().and_then(|text| Scenario::parse(&text).map(|_| text));
-    let text = text.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let path = scenario_path(library);
-    let new = path.with_extension("toml.new");
-    std::fs::write(&new, text)?;
-    std::fs::rename(&new, &path)
+impl Scenario {
+    /// Replaces the scenario of an installed library; a process that has it loaded follows within 20 ms.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or the scenario is not one.
+    pub fn apply_to(&self, library: &Path) -> io::Result<()> {
+        let text = self.to_toml().and_then(|text| Scenario::parse(&text).map(|_| text));
+        let text = text.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let path = scenario_path(library);
+        let new = path.with_extension("toml.new");
+        std::fs::write(&new, text)?;
+        std::fs::rename(&new, &path)
+    }
 }
 
 /// The scenario file of a library: the same path with `.toml` added.

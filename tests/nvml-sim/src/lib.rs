@@ -19,5 +19,5 @@ mod scenario;
 mod unit;
 
 pub use account::{Answer, read_account};
-pub use install::{install, library_path, write_scenario};
+pub use install::{install, library_path};
 pub use scenario::{Fan, GpuScenario, Scenario, ScenarioError, Workload, Xid};

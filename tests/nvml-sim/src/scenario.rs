@@ -235,7 +235,7 @@ pub(crate) fn names(entry: &str, call: &str) -> bool {
 /// Domain, bus and device of a PCI address, with or without its function.
 pub(crate) fn parse_pci(text: &str) -> Option<(u32, u32, u32)> {
     let mut parts = text.split(':');
-    let mut hex = |part: Option<&str>| u32::from_str_radix(part?, 16).ok();
+    let hex = |part: Option<&str>| u32::from_str_radix(part?, 16).ok();
     let (domain, bus) = (hex(parts.next())?, hex(parts.next())?);
     let device = parts.next()?.split('.').next();
     let device = hex(device)?;
@@ -250,14 +250,21 @@ mod tests {
     fn a_scenario_survives_its_file() {
         let mut scenario = Scenario { account: Some("a.jsonl".to_owned()), ..Scenario::default() };
         scenario.gpu[0].fail.insert("nvmlDeviceGetPowerUsage".to_owned(), 999);
-        scenario.gpu.push(GpuScenario { xid: vec![Xid { code: 79, at: None, event_type: 8 }], ..GpuScenario::default() });
+        scenario
+            .gpu
+            .push(GpuScenario { xid: vec![Xid { code: 79, at: None, event_type: 8 }], ..GpuScenario::default() });
         assert_eq!(Scenario::parse(&scenario.to_toml().unwrap()).unwrap(), scenario);
         assert_eq!(Scenario::parse("").unwrap(), Scenario::default());
     }
 
     #[test]
     fn mistakes_are_refused() {
-        for text in ["wrokload = 1", "[[gpu]]\nworkload = \"mining\"", "[[gpu]]\ncount = 2\nuuid = \"a\"", "[[gpu]]\npci = \"9b\""] {
+        for text in [
+            "wrokload = 1",
+            "[[gpu]]\nworkload = \"mining\"",
+            "[[gpu]]\ncount = 2\nuuid = \"a\"",
+            "[[gpu]]\npci = \"9b\"",
+        ] {
             assert!(Scenario::parse(text).is_err(), "{text}");
         }
     }

@@ -42,7 +42,14 @@ impl Unit {
     fn follow(&mut self, gpu: &GpuScenario, seed: u64, index: usize) {
         let (a, b) = (mix(seed ^ 1), mix(seed ^ 2));
         let uuid = || {
-            format!("GPU-{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", a >> 32, (a >> 16) & 0xffff, a & 0xffff, b >> 48, b & 0xffff_ffff_ffff)
+            format!(
+                "GPU-{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+                a >> 32,
+                (a >> 16) & 0xffff,
+                a & 0xffff,
+                b >> 48,
+                b & 0xffff_ffff_ffff
+            )
         };
         self.uuid = gpu.uuid.clone().unwrap_or_else(uuid);
         self.serial = gpu.serial.clone().unwrap_or_else(|| format!("165{:010}", mix(seed ^ 3) % 10_000_000_000));
@@ -82,8 +89,10 @@ impl Unit {
 /// What all identities and all noise of one copy of the library follow from.
 pub(crate) fn seed_of(scenario: &Scenario, library: &Path) -> u64 {
     // FNV-1a of the path: two copies of the library are two nodes.
-    let hash = library.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = library
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     mix(hash ^ u64::from(scenario.seed))
 }
