@@ -1,53 +1,56 @@
-//! The `field_dictionary` table: the catalog as rows of the lake, replaced as a whole when it changes.
+//! Keeps the `field_dictionary` table equal to the catalog, so that the lake explains its own columns.
+//!
+//! The table is replaced as a whole in one commit. An older racklake that starts later replaces it with its own.
 
-use std::sync::Arc;
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use racklake_schemas::clock::Clock;
+use racklake_schemas::dictionary;
+use uuid::Uuid;
 
-use delta_kernel::committer::FileSystemCommitter;
-use delta_kernel::transaction::UpdateTableOperation;
-use url::Url;
-
+use crate::delta::{Attempt, DeltaTable, Shape, file_meta};
 use crate::error::StorageError;
-use crate::table::{Delta, Door};
+use crate::file;
+use crate::lake::Lake;
 
-/// Name of the table.
-pub(crate) const NAME: &str = "field_dictionary";
-/// Tries against other processes that write it at the same start.
-const TRIES: usize = 20;
+const NAME: &str = "field_dictionary";
+const CONFLICTS_MAX: u32 = 10;
 
-/// Writes the catalog where the table holds something else; true when it was written.
-pub(crate) fn write(door: &Arc<Door>, root: Url) -> Result<bool, StorageError> {
-    let batch = racklake_schemas::dictionary::batch();
-    let batch = batch.map_err(|error| StorageError::stop(NAME, format!("the catalog is no table: {error}")))?;
-    let mut delta = Delta::open(door, root, &batch.schema(), &[])?;
-    for _ in 0..TRIES {
-        let held = delta.read()?;
-        if held.len() == 1 && held[0].columns() == batch.columns() {
+/// Writes the dictionary when it differs from the catalog; says whether it did.
+pub(crate) fn write(lake: &Lake) -> Result<bool, StorageError> {
+    let place = lake.place(NAME);
+    let broken =
+        |error: &dyn std::error::Error| StorageError::stop(&place, error, "report it: the catalog is no table");
+    let wanted = dictionary::batch().map_err(|error| broken(&error))?;
+    let shape = Shape { columns: wanted.schema(), partitions: &[], stats: vec!["table", "column"] };
+    let mut table = DeltaTable::open(lake.engine(), &lake.table_root(NAME)?, &place, &shape)?;
+    if holds(&table, &wanted)? {
+        return Ok(false);
+    }
+    let properties = file::common_properties().map_err(|error| broken(&error))?.build();
+    let bytes = file::parquet(&wanted, properties).map_err(|error| broken(&error))?;
+    let directory = table.directory(Default::default())?;
+    let url = directory.url("", &format!("{}.parquet", Uuid::new_v4()));
+    let add = directory.add(file_meta(url.clone(), Clock::now_us() / 1000, bytes.len() as u64), &wanted)?;
+    lake.wait(lake.put(&url, bytes))?;
+    for _ in 0..CONFLICTS_MAX {
+        match table.replace(&add)? {
+            Attempt::Committed => return Ok(true),
+            Attempt::Conflicted => table.refresh()?,
+        }
+        if holds(&table, &wanted)? {
             return Ok(false);
         }
-        let mut bytes = Vec::new();
-        let written = parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), None)
-            .and_then(|mut writer| writer.write(&batch).and_then(|()| writer.close()));
-        written.map_err(|error| delta.not_ours(&error))?;
-        let add = delta.write_plain(&batch, bytes)?;
-        if replace(&mut delta, add)? {
-            return Ok(true);
-        }
-        delta.refresh()?;
     }
-    Err(StorageError::Retry { place: NAME.to_owned(), cause: "other processes write it too".to_owned() })
+    Err(StorageError::retry(&place, "other writers were quicker"))
 }
 
-/// Removes all files and adds one, in one commit; false when another commit came first.
-fn replace(delta: &mut Delta, add: Box<dyn delta_kernel::EngineData>) -> Result<bool, StorageError> {
-    let snapshot = Arc::clone(&delta.snapshot);
-    let builder = Arc::clone(&snapshot).update_table(UpdateTableOperation::Write, "racklake", true);
-    let mut transaction =
-        builder.build(delta.engine(), Box::new(FileSystemCommitter::new())).map_err(|error| delta.failed(error))?;
-    let scan = snapshot.scan_builder().build().map_err(|error| delta.failed(error))?;
-    for metadata in scan.scan_metadata(delta.engine()).map_err(|error| delta.failed(error))? {
-        transaction.remove_files(metadata.map_err(|error| delta.failed(error))?.scan_files);
-    }
-    transaction.add_files(add);
-    let result = transaction.commit(delta.engine()).map_err(|error| delta.failed(error))?;
-    delta.take(result)
+/// Whether the table's rows are the wanted ones; columns that only the table has do not count.
+fn holds(table: &DeltaTable, wanted: &RecordBatch) -> Result<bool, StorageError> {
+    let batches = table.rows()?;
+    let Some(first) = batches.first() else { return Ok(wanted.num_rows() == 0) };
+    let Ok(rows) = concat_batches(&first.schema(), &batches) else { return Ok(false) };
+    let schema = wanted.schema();
+    let same = |(field, column)| rows.column_by_name(arrow::datatypes::Field::name(field)) == Some(column);
+    Ok(schema.fields().iter().map(AsRef::as_ref).zip(wanted.columns()).all(same))
 }

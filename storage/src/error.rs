@@ -1,89 +1,151 @@
-//! What can go wrong with a lake, named by what the caller does about it.
+//! Errors of the lake, named by what the caller does next.
+//!
+//! The store says what went wrong in a chain of causes; this module walks the chain to tell a full disk from a store
+//! that is away and from a wrong setting. It does not promise to know every store's words: what it does not know is
+//! tried again.
 
-use std::error::Error as StdError;
+use std::error::Error;
+use std::io::ErrorKind;
 
-/// An error of the lake. The text names the place, the cause and the remedy.
+/// Why the lake did not do what it was asked. Nothing was made visible, unless a later look at the positions says so.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// The store does not answer, or answered in doubt: do the same again after a while.
-    #[error("{place}: {cause}; it is tried again")]
+    /// The store is away or slow, or others are quicker: try the same again.
+    #[error("{place}: {cause}; the same can be tried again")]
     Retry {
-        /// Table or path.
+        /// Which file, table or lake.
         place: String,
-        /// The cause, with what lies beneath it.
+        /// What the store said.
         cause: String,
     },
-    /// The disk is full or cannot be written: stop fetching and try again when there is room.
-    #[error("{place}: no room: {cause}; free space or make it writable, then it goes on by itself")]
+    /// The disk is full, over quota or read-only: stop reading, and try again when there is room.
+    #[error("{place}: {cause}; make room, or make it writable, and writing goes on")]
     NoRoom {
-        /// Table or path.
+        /// Which file, table or lake.
         place: String,
-        /// The cause, with what lies beneath it.
+        /// What the store said.
         cause: String,
     },
-    /// An operator must act: a wrong location, a table that is damaged or not ours.
-    #[error("{place}: {cause}")]
+    /// An operator must act; trying again cannot help.
+    #[error("{place}: {cause}; {remedy}")]
     Stop {
-        /// Table or path.
+        /// Which file, table or lake.
         place: String,
-        /// The cause and the remedy.
+        /// What is wrong.
         cause: String,
+        /// What to do about it.
+        remedy: String,
     },
 }
 
 impl StorageError {
-    pub(crate) fn stop(place: impl Into<String>, cause: impl Into<String>) -> StorageError {
-        StorageError::Stop { place: place.into(), cause: cause.into() }
+    pub(crate) fn retry(place: &str, cause: impl ToString) -> StorageError {
+        StorageError::Retry { place: place.to_owned(), cause: without_queries(&cause.to_string()) }
     }
 
-    /// An error of the store or of the system beneath: no room, or worth another try.
-    pub(crate) fn of_store(place: &str, error: &(dyn StdError + 'static)) -> StorageError {
-        let (place, cause) = (place.to_owned(), chain(error));
-        if is_no_room(error) { StorageError::NoRoom { place, cause } } else { StorageError::Retry { place, cause } }
+    pub(crate) fn stop(place: &str, cause: impl ToString, remedy: &str) -> StorageError {
+        let cause = without_queries(&cause.to_string());
+        StorageError::Stop { place: place.to_owned(), cause, remedy: remedy.to_owned() }
     }
-}
 
-/// The messages of an error and of those beneath it, each once.
-fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let message = cause.to_string();
-        if !text.contains(&message) {
-            text = format!("{text}: {message}");
+    /// Judges what a store said.
+    pub(crate) fn of_store(place: &str, error: &(dyn Error + 'static)) -> StorageError {
+        let mut link = Some(error);
+        let mut judgement = None;
+        while let (Some(error), None) = (link, &judgement) {
+            judgement = judge(error);
+            link = error.source();
         }
-        next = cause.source();
-    }
-    text
-}
-
-/// Whether the system said that there is no space, no quota, or no permission to write.
-fn is_no_room(error: &(dyn StdError + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-            if matches!(io.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded) {
-                return true;
+        match judgement {
+            Some(Judgement::NoRoom) => {
+                StorageError::NoRoom { place: place.to_owned(), cause: without_queries(&error.to_string()) }
             }
+            Some(Judgement::Stop(remedy)) => StorageError::stop(place, error, remedy),
+            None => StorageError::retry(place, error),
         }
-        next = cause.source();
     }
-    // Some layers keep only the words of the system.
-    let words = chain(error);
-    ["No space left on device", "Read-only file system", "Disk quota exceeded"].iter().any(|w| words.contains(w))
+}
+
+enum Judgement {
+    NoRoom,
+    Stop(&'static str),
+}
+
+fn judge(link: &(dyn Error + 'static)) -> Option<Judgement> {
+    if let Some(error) = link.downcast_ref::<std::io::Error>() {
+        return match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem => {
+                Some(Judgement::NoRoom)
+            }
+            ErrorKind::PermissionDenied | ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
+                Some(Judgement::Stop("check the owner and the permissions of the lake's directory"))
+            }
+            ErrorKind::InvalidFilename => {
+                Some(Judgement::Stop("shorten the name of the site or of the lake's location"))
+            }
+            _ => None,
+        };
+    }
+    use object_store::Error as Store;
+    match link.downcast_ref::<Store>()? {
+        Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => {
+            Some(Judgement::Stop("check the credentials of the store and what they permit"))
+        }
+        Store::NotFound { .. } => Some(Judgement::Stop("check that the bucket and the files of the lake exist")),
+        Store::NotSupported { .. } | Store::NotImplemented { .. } => {
+            Some(Judgement::Stop("take a store that can create an object only if it is absent"))
+        }
+        Store::InvalidPath { .. } | Store::UnknownConfigurationKey { .. } => {
+            Some(Judgement::Stop("check the lake's location and options"))
+        }
+        _ => None,
+    }
+}
+
+/// The text without the query part of the URLs in it: that is where signatures and tokens travel.
+fn without_queries(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    for word in text.split_inclusive(char::is_whitespace) {
+        match word.split_once('?') {
+            Some((url, query)) if url.contains("://") => {
+                kept.push_str(url);
+                kept.extend(query.chars().filter(|c| c.is_whitespace()));
+            }
+            _ => kept.push_str(word),
+        }
+    }
+    kept
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn store_error(code: i32) -> object_store::Error {
+        let source = Box::new(std::io::Error::from_raw_os_error(code));
+        object_store::Error::Generic { store: "LocalFileSystem", source }
+    }
+
     #[test]
-    fn a_full_disk_is_recognised_beneath_other_errors() {
-        let full = std::io::Error::from_raw_os_error(28);
-        let beneath = object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(full) };
-        assert!(matches!(StorageError::of_store("t", &beneath), StorageError::NoRoom { .. }));
-        let away = std::io::Error::from_raw_os_error(110);
-        assert!(matches!(StorageError::of_store("t", &away), StorageError::Retry { .. }));
+    fn a_full_a_limited_and_a_read_only_disk_need_room() {
+        for code in [28, 122, 30] {
+            let error = StorageError::of_store("/lake", &store_error(code));
+            assert!(matches!(error, StorageError::NoRoom { .. }), "os error {code}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_tried_again_and_a_refusal_is_not() {
+        let late = StorageError::of_store("/lake", &store_error(110));
+        assert!(matches!(late, StorageError::Retry { .. }), "{late:?}");
+        let refused = StorageError::of_store("/lake", &store_error(13));
+        assert!(matches!(refused, StorageError::Stop { .. }), "{refused:?}");
+    }
+
+    #[test]
+    fn a_signature_in_a_url_is_not_told() {
+        let said = "Error performing PUT https://a.blob.core.windows.net/lake/x?sv=1&sig=secret in 3 s";
+        let shown = StorageError::retry("az://lake", said).to_string();
+        assert!(!shown.contains("secret") && shown.contains("/lake/x in 3 s"), "{shown}");
     }
 }

@@ -1,173 +1,169 @@
-//! Rows of one flush -> sorted Parquet data files, durable and not yet visible.
+//! Turns the rows of one flush into Parquet: sorted, one file per directory, encoded as the catalog says.
+//!
+//! Files sort by (device_id, sub-key, ts), so that the page index and the statistics of a row group find one device
+//! quickly. It puts nothing anywhere; see `table`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch, UInt32Array};
-use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
-use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::array::{ArrayRef, AsArray as _, Date32Array, RecordBatch};
+use arrow::compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, partition, take_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding as ParquetEncoding, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::SortingColumn;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 use racklake_schemas::clock::DAY;
-use racklake_schemas::tables::gpu_sample::{RECEIVED_AT, SITE, TS};
-use racklake_schemas::{Encoding, Table, ValueType};
+use racklake_schemas::{Column, Encoding, Table, ValueType};
 
-/// Rows per row group: small enough that one device of a sorted file is a few of them.
+/// Partition column that is also a column of the catalog.
+pub(crate) const SITE: &str = "site";
+/// Partition column of the date, UTC.
+pub(crate) const DT: &str = "dt";
+
+/// Nulls first: rows about a node itself come before its devices.
+const SORT: SortOptions = SortOptions { descending: false, nulls_first: true };
 const ROW_GROUP_ROWS: usize = 128 * 1024;
 
-/// A data file that is written and durable, and that no reader sees before it is committed.
-#[derive(Debug, Clone)]
-pub struct DataFile {
-    pub(crate) url: url::Url,
-    pub(crate) bytes: u64,
-    pub(crate) written_ms: i64,
-    pub(crate) stats: arrow::array::StructArray,
-    pub(crate) directory: Directory,
-    rows: usize,
-}
-
-impl DataFile {
-    pub(crate) fn new(
-        url: url::Url,
-        bytes: u64,
-        written_ms: i64,
-        stats: arrow::array::StructArray,
-        directory: Directory,
-        rows: usize,
-    ) -> DataFile {
-        DataFile { url, bytes, written_ms, stats, directory, rows }
-    }
-
-    /// How many rows it holds.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Its size in bytes.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &str {
-        self.url.path()
-    }
-}
-
-/// The directory of the lake that a row belongs to.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Directory {
+/// One data file, not yet put anywhere.
+pub(crate) struct Encoded {
+    /// Value of the partition column `site`.
     pub(crate) site: String,
-    /// Days since 1970, UTC.
-    pub(crate) dt: i32,
+    /// Value of the partition column `dt`, days since 1970.
+    pub(crate) day: i32,
+    /// The rows as the file holds them.
+    pub(crate) rows: RecordBatch,
+    /// The file.
+    pub(crate) bytes: Vec<u8>,
 }
 
-/// One file to be: its directory, and its rows without the columns that the directory says.
-pub(crate) struct Part {
-    pub(crate) directory: Directory,
-    pub(crate) batch: RecordBatch,
+/// What went wrong in memory; none of it passes by waiting.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EncodeError {
+    #[error("the rows are not those of the catalog: {0}")]
+    Rows(String),
+    #[error(transparent)]
+    Arrow(#[from] ArrowError),
+    #[error(transparent)]
+    Parquet(#[from] ParquetError),
 }
 
-/// The schema of a data file: the catalog's columns without `site`, which is a directory level.
-pub(crate) fn file_schema(table: &Table) -> SchemaRef {
-    let columns = table.columns.iter().enumerate().filter(|(index, _)| *index != SITE);
-    let fields = columns.map(|(_, column)| Field::new(column.name, column.arrow_type(), true));
-    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
-}
-
-/// Sorts the rows by the table's key and divides them by directory.
-pub(crate) fn divide(table: &Table, batches: &[RecordBatch]) -> Result<Vec<Part>, ArrowError> {
-    let Some(first) = batches.first() else { return Ok(Vec::new()) };
-    let all = concat_batches(&first.schema(), batches)?;
-    let key = |index: &usize| SortColumn { values: Arc::clone(all.column(*index)), options: None };
-    let order = lexsort_to_indices(&table.sort_key.iter().map(key).collect::<Vec<_>>(), None)?;
-
-    let (ts, received_at) = (times(&all, TS)?, times(&all, RECEIVED_AT)?);
-    let sites = all.column(SITE).as_string_opt::<i32>().ok_or_else(|| wrong("site"))?;
-    let mut rows_of: BTreeMap<Directory, Vec<u32>> = BTreeMap::new();
-    for &row in order.values() {
-        let at = row as usize;
-        let directory = Directory { site: sites.value(at).to_owned(), dt: directory_day(ts[at], received_at[at]) };
-        rows_of.entry(directory).or_default().push(row);
+/// Sorts the rows of a flush, splits them by (site, dt), and encodes each part.
+pub(crate) fn encode(table: &Table, batches: &[RecordBatch]) -> Result<Vec<Encoded>, EncodeError> {
+    let schema = table.arrow_schema();
+    if let Some(other) = batches.iter().find(|batch| batch.schema().fields() != schema.fields()) {
+        return Err(EncodeError::Rows(format!("table {} has {:?}", table.name, other.schema())));
     }
-    let schema = file_schema(table);
-    let part = |(directory, rows): (Directory, Vec<u32>)| {
-        let mut columns = take_record_batch(&all, &UInt32Array::from(rows))?.columns().to_vec();
-        columns.remove(SITE);
-        Ok(Part { directory, batch: RecordBatch::try_new(Arc::clone(&schema), columns)? })
+    let rows = concat_batches(&schema, batches)?;
+    if rows.num_rows() == 0 {
+        return Ok(Vec::new());
+    }
+    let days = days(&rows)?;
+    let sites = column(&rows, SITE)?;
+    let directory = [Arc::clone(sites), Arc::new(days) as ArrayRef];
+    let keys = directory.iter().chain(table.sort_key.iter().map(|index| rows.column(*index)));
+    let keys: Vec<SortColumn> =
+        keys.map(|values| SortColumn { values: Arc::clone(values), options: Some(SORT) }).collect();
+    let order = lexsort_to_indices(&keys, None)?;
+    let sorted = take_record_batch(&rows, &order)?;
+    let directory = directory.map(|values| arrow::compute::take(&values, &order, None));
+    let [sites, days] = directory;
+    let (sites, days) = (sites?, days?);
+    let properties = properties(table)?;
+    let kept: Vec<usize> = (0..table.columns.len()).filter(|index| table.columns[*index].name != SITE).collect();
+    let in_file = sorted.project(&kept)?;
+    let ranges = partition(&[Arc::clone(&sites), Arc::clone(&days)])?.ranges();
+    let part = |range: std::ops::Range<usize>| {
+        let rows = in_file.slice(range.start, range.len());
+        let bytes = parquet(&rows, properties.clone())?;
+        let site = sites.as_string::<i32>().value(range.start).to_owned();
+        Ok(Encoded { site, day: days.as_primitive::<arrow::datatypes::Date32Type>().value(range.start), rows, bytes })
     };
-    rows_of.into_iter().map(part).collect()
+    ranges.into_iter().map(part).collect()
 }
 
-/// The day of event time, unless the node's clock was more than a day off: then the day of arrival, so that a wrong
-/// clock cannot scatter rows over directories that retention has closed.
-fn directory_day(ts: i64, received_at: i64) -> i32 {
-    let trusted = ts.abs_diff(received_at) <= DAY.unsigned_abs();
-    (if trusted { ts } else { received_at }).div_euclid(DAY) as i32
+/// The columns of a Delta table: those of the catalog and `dt`. All are nullable there, because a reader can do nothing
+/// with the difference and a later version may want it so.
+pub(crate) fn delta_columns(table: &Table) -> SchemaRef {
+    let columns = table.columns.iter().map(|column| Field::new(column.name, column.arrow_type(), true));
+    Arc::new(Schema::new(columns.chain([Field::new(DT, DataType::Date32, true)]).collect::<Vec<_>>()))
 }
 
-fn times(batch: &RecordBatch, index: usize) -> Result<arrow::buffer::ScalarBuffer<i64>, ArrowError> {
-    let column = batch.column(index).as_primitive_opt::<TimestampMicrosecondType>();
-    column.map(|times| times.values().clone()).ok_or_else(|| wrong(batch.schema_ref().field(index).name()))
-}
-
-fn wrong(column: &str) -> ArrowError {
-    ArrowError::SchemaError(format!("column {column} is not of the catalog's type"))
-}
-
-/// The bytes of a Parquet file with the rows of one part.
-pub(crate) fn to_parquet(table: &Table, batch: &RecordBatch) -> Result<Vec<u8>, parquet::errors::ParquetError> {
-    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties(table)?))?;
-    writer.write(batch)?;
+/// A batch as the bytes of a Parquet file.
+pub(crate) fn parquet(rows: &RecordBatch, properties: WriterProperties) -> Result<Vec<u8>, ParquetError> {
+    // Arrow's own copy of the schema says nothing that Parquet's does not, and flushes make many small files.
+    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), rows.schema(), options)?;
+    writer.write(rows)?;
     writer.into_inner()
 }
 
-/// zstd level 1, the catalog's encodings, statistics per page: the settings that measured best for such rows.
-fn properties(table: &Table) -> Result<WriterProperties, parquet::errors::ParquetError> {
-    let schema = file_schema(table);
-    let sorted_by = |index: &usize| {
-        let place = schema.index_of(table.columns[*index].name).ok()?;
-        // Columns before the first list have the same place among Parquet's leaves.
-        Some(SortingColumn { column_idx: i32::try_from(place).ok()?, descending: false, nulls_first: true })
-    };
-    let mut builder = WriterProperties::builder()
-        .set_created_by(concat!("racklake ", env!("CARGO_PKG_VERSION")).to_owned())
+/// What all files of the lake have in common.
+pub(crate) fn common_properties() -> Result<WriterPropertiesBuilder, ParquetError> {
+    Ok(WriterProperties::builder()
+        .set_created_by(concat!("racklake version ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_statistics_enabled(EnabledStatistics::Page)
-        .set_sorting_columns(Some(table.sort_key.iter().filter_map(sorted_by).collect()))
-        .set_dictionary_enabled(false);
-    for (index, column) in table.columns.iter().enumerate() {
-        if index == SITE {
-            continue;
-        }
-        let path = match column.value_type {
-            ValueType::ListI32 => ColumnPath::from(vec![column.name.into(), "list".into(), "element".into()]),
-            _ => ColumnPath::from(column.name),
-        };
+        .set_statistics_enabled(EnabledStatistics::Page))
+}
+
+fn properties(table: &Table) -> Result<WriterProperties, ParquetError> {
+    let in_file: Vec<&Column> = table.columns.iter().filter(|column| column.name != SITE).collect();
+    // Every column has one leaf, a list too, so that its place is also that of its leaf.
+    let place = |index: &usize| in_file.iter().position(|column| column.name == table.columns[*index].name);
+    let sorting = table.sort_key.iter().filter_map(place).map(|place| SortingColumn {
+        column_idx: place as i32,
+        descending: SORT.descending,
+        nulls_first: SORT.nulls_first,
+    });
+    let mut builder = common_properties()?.set_sorting_columns(Some(sorting.collect()));
+    for column in in_file {
+        let path = leaf(column);
         builder = match column.encoding() {
-            Encoding::Dictionary => builder.set_column_dictionary_enabled(path, true),
-            Encoding::DeltaBinaryPacked => builder.set_column_encoding(path, ParquetEncoding::DELTA_BINARY_PACKED),
-            Encoding::ByteStreamSplit => builder.set_column_encoding(path, ParquetEncoding::BYTE_STREAM_SPLIT),
+            Encoding::DeltaBinaryPacked => builder
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_encoding(path, ParquetEncoding::DELTA_BINARY_PACKED),
+            Encoding::ByteStreamSplit => builder
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_encoding(path, ParquetEncoding::BYTE_STREAM_SPLIT),
+            // The encoding named here is for what follows a dictionary that has grown too large.
+            Encoding::Dictionary if column.value_type == ValueType::Text => {
+                builder.set_column_dictionary_enabled(path, true)
+            }
+            Encoding::Dictionary => builder
+                .set_column_dictionary_enabled(path.clone(), true)
+                .set_column_encoding(path, ParquetEncoding::DELTA_BINARY_PACKED),
         };
     }
     Ok(builder.build())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn leaf(column: &Column) -> ColumnPath {
+    let parts: &[&str] = match column.value_type {
+        ValueType::ListI32 => &[column.name, "list", "element"],
+        _ => &[column.name],
+    };
+    ColumnPath::new(parts.iter().map(|part| (*part).to_owned()).collect())
+}
 
-    #[test]
-    fn a_clock_that_is_a_day_off_does_not_choose_the_directory() {
-        let now = 20_000 * DAY + 5;
-        assert_eq!(directory_day(now - DAY, now), 19_999);
-        assert_eq!(directory_day(now - DAY - 1, now), 20_000);
-        assert_eq!(directory_day(now + 2 * DAY, now), 20_000);
-        assert_eq!(directory_day(-1, -1), -1);
-    }
+/// The date of each row: that of `ts`; where the two clocks are more than a day apart, that of `received_at`, so that a
+/// node with a wrong clock cannot make directories in the far past and future.
+fn days(rows: &RecordBatch) -> Result<Date32Array, EncodeError> {
+    let time = |name| {
+        let values = column(rows, name)?.as_primitive_opt::<TimestampMicrosecondType>();
+        values.ok_or_else(|| EncodeError::Rows(format!("{name} is no timestamp")))
+    };
+    let (read, received) = (time("ts")?, time("received_at")?);
+    let day = |(ts, received): (&i64, &i64)| {
+        let trusted = if ts.saturating_sub(*received).saturating_abs() > DAY { received } else { ts };
+        trusted.div_euclid(DAY).clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32
+    };
+    Ok(Date32Array::from_iter_values(read.values().iter().zip(received.values()).map(day)))
+}
+
+fn column<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, EncodeError> {
+    rows.column_by_name(name).ok_or_else(|| EncodeError::Rows(format!("{name} is missing")))
 }

@@ -1,10 +1,17 @@
 //! The lake: one Delta table per table of the catalog, written as Parquet files and Delta commits.
 //!
-//! Two steps make rows visible: `LakeTable::write` puts durable data files that no reader sees, `LakeTable::commit` makes
-//! them visible together with the positions they end at, in one Delta commit. It knows no Kafka: what it calls an app id
-//! is a string, and a position a number. All calls block; call them from `tokio::task::spawn_blocking` of a multi-thread
-//! runtime. It promises nothing about who calls: two processes may write one table, and the loser of a race is told.
+//! Rows come in as batches and leave in the order of the modules: [`Lake`] finds or makes the table, `file` turns a
+//! flush into sorted Parquet, [`LakeTable`] puts the files into the lake and makes them visible, together with the
+//! positions of the flush, in one Delta commit; `delta` is the only module that names delta_kernel.
+//!
+//! A data file lies under `<lake>/<table>/_hot/site=<site>/dt=<date>/`, out of sight of a plain `site=*/dt=*` glob and in
+//! sight of every Delta reader. `site` and `dt` are partition columns: Delta keeps them in the log and the files do not
+//! hold them.
+//!
+//! It knows no Kafka: what it calls an app id is a string, and a position a number. All calls block; make them from
+//! `tokio::task::spawn_blocking` of a multi-thread runtime.
 
+mod delta;
 mod dictionary;
 mod error;
 mod file;
@@ -12,6 +19,5 @@ mod lake;
 mod table;
 
 pub use error::StorageError;
-pub use file::DataFile;
 pub use lake::Lake;
-pub use table::{Contents, LakeTable, Outcome, Span};
+pub use table::{DataFile, LakeTable, Outcome, Span};
