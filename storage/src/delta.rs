@@ -41,6 +41,17 @@ pub(crate) struct Engine {
     kernel: Arc<DefaultEngine<TokioMultiThreadExecutor>>,
 }
 
+/// What a table holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Committed rows.
+    pub rows: u64,
+    /// Data files.
+    pub files: u64,
+    /// Bytes of the data files.
+    pub bytes: u64,
+}
+
 /// What a table must look like.
 pub(crate) struct Shape {
     /// Its columns, partition columns too.
@@ -160,6 +171,23 @@ impl DeltaTable {
         };
         let transaction = build().map_err(|error| self.judge(error))?;
         self.commit(transaction)
+    }
+
+    /// How many rows and files the version has, and their bytes.
+    pub(crate) fn contents(&self) -> Result<Contents, StorageError> {
+        let count = || {
+            let mut contents = Contents::default();
+            let scan = Arc::clone(&self.snapshot).scan_builder().build()?;
+            for live in scan.scan_metadata(self.engine.kernel.as_ref())? {
+                contents = live?.visit_scan_files(contents, |contents: &mut Contents, file| {
+                    contents.files += 1;
+                    contents.bytes += u64::try_from(file.size).unwrap_or_default();
+                    contents.rows += file.stats.map_or(0, |stats| stats.num_records);
+                })?;
+            }
+            Ok(contents)
+        };
+        count().map_err(|error| self.judge(error))
     }
 
     /// All rows of the table, for small tables.

@@ -18,6 +18,7 @@ mod file;
 mod lake;
 mod table;
 
+pub use delta::Contents;
 pub use error::StorageError;
 pub use lake::Lake;
 pub use table::{DataFile, LakeTable, Outcome, Span};

@@ -18,7 +18,7 @@ use racklake_schemas::clock::Clock;
 use racklake_schemas::{Table, ValueType};
 use uuid::Uuid;
 
-use crate::delta::{Attempt, DeltaTable, Shape, file_meta, partition_values};
+use crate::delta::{Attempt, Contents, DeltaTable, Shape, file_meta, partition_values};
 use crate::error::StorageError;
 use crate::file::{self, Encoded};
 use crate::lake::Lake;
@@ -122,6 +122,22 @@ impl LakeTable {
         let position = self.delta.position(app_id)?;
         self.known().insert(app_id.to_owned(), position);
         Ok(position)
+    }
+
+    /// How many rows and files this version has, and their bytes.
+    ///
+    /// # Errors
+    /// Retry as the store says; Stop, when the table is damaged.
+    pub fn contents(&self) -> Result<Contents, StorageError> {
+        self.delta.contents()
+    }
+
+    /// All rows of this version in memory, partition columns too: for small tables.
+    ///
+    /// # Errors
+    /// Retry as the store says; Stop, when the table is damaged.
+    pub fn read(&self) -> Result<Vec<RecordBatch>, StorageError> {
+        self.delta.rows()
     }
 
     /// Writes the rows of one flush: sorted, one file per site and date. The files are durable when it returns, and no

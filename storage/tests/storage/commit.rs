@@ -76,7 +76,7 @@ async fn a_commit_made_again_after_its_own_success_is_recognised() {
 #[tokio::test(flavor = "multi_thread")]
 async fn writers_of_different_partitions_conflict_and_lose_nothing() {
     const WRITERS: i64 = 4;
-    const COMMITS: i64 = 10;
+    const COMMITS: i64 = 30; // past a checkpoint
     let test = TestLake::new();
     test.table("gpu_sample");
     let writers: Vec<_> = (0..WRITERS)
