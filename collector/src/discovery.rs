@@ -44,8 +44,8 @@ pub(crate) async fn run(source: Arc<dyn Source>, sampling: Sampling, health: Arc
         let pause = match result {
             Ok(found) => {
                 back_off = BACK_OFF.0;
-                discovery.recovered();
-                discovery.update(found);
+                let returned = discovery.recovered();
+                discovery.update(found, returned);
                 PERIOD
             }
             Err(error) => {
@@ -98,12 +98,12 @@ impl Discovery {
         }
     }
 
-    fn update(&mut self, found: Vec<Found>) {
+    fn update(&mut self, found: Vec<Found>, returned: bool) {
         let addresses: BTreeSet<String> = found.iter().map(|found| found.address.clone()).collect();
         for found in found {
             match self.known.get(&found.address) {
                 Some(presence) => {
-                    presence.send_replace(Presence::Present(found));
+                    presence.send_replace(Presence::Present { found, returned });
                 }
                 None => self.start(found),
             }
@@ -112,7 +112,7 @@ impl Discovery {
         for (_, presence) in gone {
             presence.send_if_modified(|presence| match presence {
                 Presence::Gone => false,
-                Presence::Present(_) => {
+                Presence::Present { .. } => {
                     *presence = Presence::Gone;
                     true
                 }
@@ -126,7 +126,7 @@ impl Discovery {
 
     fn start(&mut self, found: Found) {
         let address = found.address.clone();
-        let (sender, receiver) = watch::channel(Presence::Present(found.clone()));
+        let (sender, receiver) = watch::channel(Presence::Present { found: found.clone(), returned: false });
         let sampler = Sampler::new(Arc::clone(&self.source), self.sampling.clone(), found);
         self.samplers.spawn(sampler.run(receiver, self.stop.clone()));
         self.known.insert(address, sender);
@@ -150,14 +150,15 @@ impl Discovery {
         }
     }
 
-    fn recovered(&mut self) {
+    /// Ends a failure, and says whether there was one.
+    fn recovered(&mut self) -> bool {
         let name = self.source.name();
         self.health.works(&format!("source {name}"));
-        if let Some(failure) = self.failure.take() {
-            let draft = own("source_recovered", "info", format!("source {name} works again"));
-            let draft = EventDraft { source: name, phase: Some("end"), episode_id: Some(failure.episode), ..draft };
-            self.sampling.outlet.event(draft, None);
-        }
+        let Some(failure) = self.failure.take() else { return false };
+        let draft = own("source_recovered", "info", format!("source {name} works again"));
+        let draft = EventDraft { source: name, phase: Some("end"), episode_id: Some(failure.episode), ..draft };
+        self.sampling.outlet.event(draft, None);
+        true
     }
 }
 
@@ -266,6 +267,36 @@ mod tests {
         let account = running.end().await;
         assert_eq!(account.texts("event", event::EVENT), ["source_failed", "source_recovered"]);
         assert!(account.rows("gpu_sample") > 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_that_a_read_calls_lost_is_read_on_and_returns_with_a_good_read() {
+        let running = Running::start(FakeSource::with(&["a"]));
+        running.sleep(3).await;
+        running.source.state.lock().unwrap().statuses.insert("a".to_owned(), row_status::LOST);
+        running.sleep(3).await;
+        running.source.state.lock().unwrap().statuses.clear();
+        running.sleep(3).await;
+        let account = running.end().await;
+        assert_eq!(account.statuses("GPU-a"), [0, 0, 0, 5, 5, 5, 0, 0, 0]);
+        assert_eq!(account.texts("event", event::EVENT), ["device_lost", "device_returned", "session_started"]);
+        let sessions = account.ints("gpu_sample", gpu_sample::SESSION_ID);
+        assert!(sessions[5] == sessions[0] && sessions[6] > sessions[5], "{sessions:?}");
+        let sums = account.coverage("gpu_sample");
+        assert_eq!((sums.expected, sums.collected, sums.failed), (9, 6, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn devices_are_read_on_while_discovery_fails_and_have_a_new_session_after_it() {
+        let running = Running::start(FakeSource::with(&["a"]));
+        running.sleep(50).await;
+        running.source.state.lock().unwrap().failure = Some("no answer".to_owned());
+        running.sleep(13).await;
+        running.source.state.lock().unwrap().failure = None;
+        running.sleep(10).await;
+        let account = running.end().await;
+        assert_eq!(account.texts("event", event::EVENT), ["source_failed", "source_recovered", "session_started"]);
+        assert_eq!(account.statuses("GPU-a"), [0; 73]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -57,3 +57,35 @@ pub(crate) fn detailed(
 ) -> EventDraft {
     EventDraft { details_json: Some(details.to_string()), ..own(name, severity, message) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    /// Names of events in the sources under a folder: the first argument of whatever makes one.
+    fn names(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                names(&entry, found);
+            } else if entry.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&entry).unwrap();
+                for maker in ["own(", "detailed(", "EventDraft::new("] {
+                    let arguments = text.split(maker).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+                    found.extend(arguments.filter_map(|rest| rest.split_once('"')).map(|(name, _)| name.to_owned()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_event_is_in_the_list() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut found = BTreeSet::new();
+        names(&root.join("src"), &mut found);
+        found.retain(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
+        let list = std::fs::read_to_string(root.join("../docs/events.md")).unwrap();
+        let missing: Vec<_> = found.iter().filter(|name| !list.contains(&format!("| `{name}` |"))).collect();
+        assert!(found.len() > 10 && missing.is_empty(), "add to docs/events.md: {missing:?}");
+    }
+}

@@ -40,8 +40,13 @@ pub(crate) struct Sampling {
 /// Whether discovery finds the device.
 #[derive(Debug, Clone)]
 pub(crate) enum Presence {
-    /// It is there.
-    Present(Found),
+    /// It is there; `returned` says that its source could not see any device before.
+    Present {
+        /// As found.
+        found: Found,
+        /// Whether its counters may have begun anew unseen.
+        returned: bool,
+    },
     /// It was there.
     Gone,
 }
@@ -103,7 +108,10 @@ impl Sampler {
             ts_last: 0,
             unsupported_mask: 0,
         };
-        sampler.observe(found.identity.as_ref(), &[], false);
+        // Without an identity the first read may bring one; until then there is nothing to label.
+        if found.identity.is_some() {
+            sampler.observe(found.identity.as_ref(), &[], false);
+        }
         sampler
     }
 
@@ -179,10 +187,12 @@ impl Sampler {
         let Some(read) = self.in_flight.take() else { return };
         let Some(Finished { reading, ts, read_us }) = finished else {
             // The source itself failed; its tick must not be missing from the account.
+            self.label();
             let message = format!("the read of {} ended without an answer; please report it", self.address);
             self.event(own("read_failed", "error", message));
-            let mut row = Row::new(self.source.table());
+            let mut row = self.row_without_values();
             row.fail_all(fail_code::UNPARSABLE);
+            row.set_status(row_status::UNREACHABLE);
             return self.send(vec![row], read.due, read.given_up, Clock::now_us(), microseconds(read.began.elapsed()));
         };
         self.sampling
@@ -191,8 +201,15 @@ impl Sampler {
             .get_or_create(&one("source", self.source.name()))
             .observe(f64::from(read_us) / 1e6);
         self.sampling.outlet.call(self.source.table(), read.due, read_us);
-        let Reading { rows, identity, lifetime, events } = reading;
-        let returned = self.follow_absence(rows.first().map_or(row_status::OK, Row::status));
+        let Reading { mut rows, identity, lifetime, events } = reading;
+        if rows.is_empty() {
+            let mut row = self.row_without_values();
+            row.fail_all(fail_code::MISSING);
+            row.set_status(row_status::UNREACHABLE);
+            rows.push(row);
+        }
+        let (status, code) = rows.first().map_or((row_status::OK, None), |row| (row.status(), row.fail_code()));
+        let returned = self.follow_absence(status, code);
         if let Some(first) = rows.first().filter(|first| has_values(first)) {
             self.unsupported_mask = first.unsupported_mask();
         }
@@ -206,24 +223,26 @@ impl Sampler {
     /// Discovery has said something new.
     fn presence(&mut self, presence: Presence) {
         match presence {
-            Presence::Gone => {
-                self.begin_absence(true, "discovery no longer finds it");
-            }
-            Presence::Present(found) => {
+            Presence::Gone => self.begin_absence(true, "discovery no longer finds it", None),
+            Presence::Present { found, returned } => {
                 self.rack = found.rack;
-                let returned = self.absence.as_ref().is_some_and(|absence| absence.gone);
-                if returned {
+                let was_gone = self.absence.as_ref().is_some_and(|absence| absence.gone);
+                if was_gone {
                     self.end_absence();
                 }
-                self.observe(found.identity.as_ref(), &[], returned);
+                // A device that a read called lost returns with the next good read.
+                let returned = (was_gone || returned && self.absence.is_none()) && self.is_labelled();
+                if returned || found.identity.is_some() {
+                    self.observe(found.identity.as_ref(), &[], returned);
+                }
             }
         }
     }
 
     /// Begins or ends an absence by the status of a read. Says whether the device has just returned.
-    fn follow_absence(&mut self, status: i8) -> bool {
+    fn follow_absence(&mut self, status: i8, code: Option<i32>) -> bool {
         match status {
-            row_status::LOST => self.begin_absence(false, "a read says that it is lost"),
+            row_status::LOST => self.begin_absence(false, "a read says that it is lost", code),
             row_status::UNREACHABLE => self.sampling.devices.lost_sight(self.source.name(), &self.address),
             _ if self.absence.as_ref().is_some_and(|absence| !absence.gone) => {
                 self.end_absence();
@@ -234,7 +253,8 @@ impl Sampler {
         false
     }
 
-    fn begin_absence(&mut self, gone: bool, why: &str) {
+    fn begin_absence(&mut self, gone: bool, why: &str, code: Option<i32>) {
+        self.label();
         self.sampling.devices.lost_sight(self.source.name(), &self.address);
         if let Some(absence) = &mut self.absence {
             absence.gone |= gone;
@@ -243,7 +263,8 @@ impl Sampler {
         let episode = self.sampling.outlet.episode();
         let message = format!("{} at {} is lost: {why}", self.labels.device_id, self.address);
         let draft = own("device_lost", "critical", message);
-        self.event(EventDraft { phase: Some("start"), episode_id: Some(episode.clone()), ..draft });
+        let (phase, episode_id, code) = (Some("start"), Some(episode.clone()), code.map(i64::from));
+        self.event(EventDraft { phase, episode_id, code, ..draft });
         self.absence = Some(Absence { episode, gone });
     }
 
@@ -285,7 +306,19 @@ impl Sampler {
         }
     }
 
+    fn is_labelled(&self) -> bool {
+        !self.labels.device_id.is_empty()
+    }
+
+    /// Gives the device its labels where no read has.
+    fn label(&mut self) {
+        if !self.is_labelled() {
+            self.observe(None, &[], false);
+        }
+    }
+
     fn send_stale(&mut self, due: i64, waited: Duration) {
+        self.label();
         let mut row = self.row_without_values();
         row.fail_all(fail_code::DEADLINE);
         row.set_status(row_status::STALE);
@@ -293,6 +326,7 @@ impl Sampler {
     }
 
     fn send_lost(&mut self, due: i64) {
+        self.label();
         let mut row = self.row_without_values();
         row.fail_all(fail_code::UNREACHABLE);
         row.set_status(row_status::LOST);

@@ -162,3 +162,62 @@ fn boot_id() -> Result<String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use racklake_schemas::settings;
+    use racklake_schemas::{Rows, tables, wire};
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::message::Message as _;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+    use super::*;
+
+    /// Texts of a column in all frames of a topic, until one of them is `last`.
+    fn texts_until(bootstrap: &str, topic: &str, column: usize, last: &str) -> Vec<String> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", bootstrap).set("group.id", "test");
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut all = TopicPartitionList::new();
+        (0..4).for_each(|partition| all.add_partition_offset(topic, partition, Offset::Beginning).unwrap());
+        consumer.assign(&all).unwrap();
+        let mut found = Vec::new();
+        while !found.iter().any(|text| text == last) {
+            let message = consumer.poll(Duration::from_secs(20)).unwrap().unwrap().detach();
+            let mut rows = Rows::new(&tables::EVENT);
+            wire::decode(message.payload().unwrap(), 1, |_| &mut rows).unwrap();
+            found.extend(crate::testing::texts(&rows.into_batch().unwrap(), column));
+        }
+        found
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_collector_without_its_library_says_so_and_sends_everything_before_it_ends() {
+        let cluster = MockCluster::new(1).unwrap();
+        for table in ["event", "coverage"] {
+            cluster.create_topic(&format!("racklake.{table}"), 4, 1).unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let bootstrap = cluster.bootstrap_servers();
+        let text = format!(
+            "site = \"s\"\nnode = \"n\"\nstate_dir = {:?}\n[kafka]\nbootstrap_servers = {bootstrap:?}\npartitions = 4\n\
+             [http]\nlisten = \"127.0.0.1:0\"\n[nvml]\nlibrary = \"/nowhere/libnvidia-ml.so.1\"\n",
+            folder.path().join("state").display().to_string(),
+        );
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(run(settings::parse(&text, "c.toml").unwrap(), shutdown.clone()));
+        let column = tables::event::EVENT;
+        let wait = |last: &'static str| {
+            let bootstrap = bootstrap.clone();
+            tokio::task::spawn_blocking(move || texts_until(&bootstrap, "racklake.event", column, last))
+        };
+        wait("source_failed").await.unwrap();
+        shutdown.cancel();
+        running.await.unwrap().unwrap();
+        let told: BTreeSet<String> = wait("collector_stop").await.unwrap().into_iter().collect();
+        assert_eq!(told, ["collector_start", "collector_stop", "source_failed"].map(str::to_owned).into());
+    }
+}
