@@ -57,7 +57,7 @@ def reads(paths):
             if key == ENERGY and answer["rc"] == 0:
                 current[place] = found.setdefault((answer["device"], answer["value"]), {})
             if place in current:
-                current[place][key] = answer
+                current[place].setdefault(key, answer)
             else:
                 outside.append(answer)
     return found, outside

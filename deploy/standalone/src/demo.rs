@@ -101,7 +101,8 @@ fn collector_config(node: &Node, broker: &Broker, prefix: &str, folder: &Path) -
 }
 
 fn introduce(arguments: &DemoArguments, broker: &Broker) {
-    let devices = if arguments.real { "this machine's GPUs" } else { "2 nodes of 8 simulated GPUs, 4 simulated miners" };
+    let devices =
+        if arguments.real { "this machine's GPUs" } else { "2 nodes of 8 simulated GPUs, 4 simulated miners" };
     let kafka = match broker {
         Broker::Embedded(_) => "an embedded broker in memory (not durable: for the demo only)".to_owned(),
         Broker::Real(address) => format!("Kafka at {address}"),

@@ -34,7 +34,8 @@ fn summary(lake: &Lake) -> Result<String> {
         let opened = lake.table(table)?;
         let contents = opened.contents()?;
         let values = opened.read()?.iter().map(values).sum::<u64>();
-        let per_value = if values == 0 { "-".to_owned() } else { format!("{:.2}", contents.bytes as f64 / values as f64) };
+        let per_value =
+            if values == 0 { "-".to_owned() } else { format!("{:.2}", contents.bytes as f64 / values as f64) };
         text.push_str(&format!(
             "{:<18} {:>8} {:>6} {:>12} {per_value:>12}\n",
             table.name, contents.rows, contents.files, contents.bytes

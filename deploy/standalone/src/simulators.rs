@@ -9,7 +9,8 @@ use crate::demo::Node;
 
 /// Scenario of a node; the second one's GPU 5 cools worse from minute to minute.
 const HEALTHY: &str = "[[gpu]]\ncount = 8\n";
-const ONE_SLOW_COOLING_FAULT: &str = "[[gpu]]\ncount = 5\n[[gpu]]\nthermal_resistance_drift_per_hour = 3.0\n[[gpu]]\ncount = 2\n";
+const ONE_SLOW_COOLING_FAULT: &str =
+    "[[gpu]]\ncount = 5\n[[gpu]]\nthermal_resistance_drift_per_hour = 3.0\n[[gpu]]\ncount = 2\n";
 
 /// Running simulators; the miners stop when this is dropped.
 pub(crate) struct Simulators {
@@ -28,7 +29,8 @@ impl Simulators {
             let path = racklake_nvml_sim::install(&library, folder, &format!("gpu-node-{}", i + 1), &scenario)?;
             anyhow::Ok(path)
         };
-        let libraries = [HEALTHY, ONE_SLOW_COOLING_FAULT].into_iter().enumerate().map(install).collect::<Result<_>>()?;
+        let libraries =
+            [HEALTHY, ONE_SLOW_COOLING_FAULT].into_iter().enumerate().map(install).collect::<Result<_>>()?;
         let profile = |i: usize| if i.is_multiple_of(2) { Profile::Avalon1246 } else { Profile::AvalonQ };
         let units = (0..4).map(|i| Unit::new(&format!("miner-{}", i + 1), profile(i))).collect();
         let miners = MinerSim::start(units, &folder.join("miners.jsonl"))?;

@@ -77,12 +77,8 @@ fn read_dead_letters(site: &Site, count: usize) -> Vec<(String, Vec<u8>)> {
     while found.len() < count && start.elapsed() < Duration::from_secs(30) {
         let Some(message) = consumer.poll(Duration::from_millis(200)) else { continue };
         let message = message.unwrap();
-        let place = format!(
-            "{}/{}/{}",
-            header(&message, "topic"),
-            header(&message, "partition"),
-            header(&message, "offset")
-        );
+        let place =
+            format!("{}/{}/{}", header(&message, "topic"), header(&message, "partition"), header(&message, "offset"));
         assert_eq!(message.key().map(String::from_utf8_lossy).unwrap(), place, "the key is the place");
         assert!(place.starts_with(&site.topic("gpu_sample")), "{place}");
         found.push((header(&message, "reason"), message.payload().unwrap_or_default().to_vec()));

@@ -40,7 +40,8 @@ fn start_collectors(site: &Site, libraries: &[PathBuf], miners: &MinerSim) -> Ve
     };
     let miners: String = miners.addresses().into_iter().map(miner).collect();
     let start = |(i, library): (usize, &PathBuf)| {
-        let mut tables = format!("[frames]\nage_max = \"2s\"\n[nvml]\nlibrary = {:?}\nperiod = \"250ms\"\n", library.display());
+        let mut tables =
+            format!("[frames]\nage_max = \"2s\"\n[nvml]\nlibrary = {:?}\nperiod = \"250ms\"\n", library.display());
         if i == 0 {
             tables.push_str(&format!("[miners]\nperiod = \"1s\"\n{miners}"));
         }

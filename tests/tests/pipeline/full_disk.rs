@@ -50,7 +50,7 @@ fn a_full_disk_pauses_ingest_and_room_lets_it_go_on() {
     };
     send(&mut sender);
     let committed = || std::fs::read_dir(disk.join("lake/gpu_sample/_delta_log")).ok()?.nth(1);
-    wait_for("the first commit", 60, committed).unwrap_or_else(|e| tail(&ingest, e));
+    wait_for("the first commit", 60, committed).map(drop).unwrap_or_else(|e| tail(&ingest, e));
 
     // dd ends with an error when the disk is full, which is what is wanted.
     let ballast = disk.join("ballast");

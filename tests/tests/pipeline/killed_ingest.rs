@@ -62,7 +62,8 @@ fn kills_of_ingest_lose_and_double_nothing() {
 
 /// The next kill only after ingest has committed something.
 fn wait_for_progress(ingest: &Ingest) {
-    let committed = wait_for("ingest to commit", 60, || ingest.process.find_line(0, |line| state_of(line) == Some(COMMITTED)));
+    let committed =
+        wait_for("ingest to commit", 60, || ingest.process.find_line(0, |line| state_of(line) == Some(COMMITTED)));
     committed.unwrap_or_else(|error| panic!("{error}\n{}", ingest.process.tail()));
 }
 
@@ -88,7 +89,9 @@ const ACKNOWLEDGED: &str = "acknowledged";
 /// The state of the straight path that a log line of the table tells.
 fn state_of(line: &str) -> Option<&'static str> {
     let about_table = line.contains("gpu_sample");
-    [WRITTEN, COMMITTED, ACKNOWLEDGED].into_iter().find(|state| about_table && line.split_whitespace().any(|w| w == *state))
+    [WRITTEN, COMMITTED, ACKNOWLEDGED]
+        .into_iter()
+        .find(|state| about_table && line.split_whitespace().any(|w| w == *state))
 }
 
 /// Where the kill fell, by the last line of the log and by what the Delta log holds.
