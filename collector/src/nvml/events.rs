@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::library::Library;
 use super::raw::{Answer, Calls, EventSet, Handle, RawEvent, TIMEOUT};
@@ -16,13 +17,15 @@ const XID: u64 = 0x8;
 const NOISE: u64 = 0x4 | 0x10;
 /// How long one wait takes at most, and so how soon a stop is noticed.
 const WAIT_MILLISECONDS: u32 = 500;
+/// Pause after a wait that failed.
+const PAUSE: Duration = Duration::from_millis(500);
 /// Stands for no MIG instance.
 const NO_INSTANCE: u32 = u32::MAX;
 
 /// Starts the thread; it ends soon after the returned flag is set.
-pub(super) fn watch(library: &Arc<Library>, gpus: &[(String, Handle)], events: EventSink) -> Arc<AtomicBool> {
+pub(super) fn watch(library: &Arc<Library>, gpus: Vec<(String, Handle)>, events: EventSink) -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
-    let (library, gpus, flag) = (Arc::clone(library), gpus.to_vec(), Arc::clone(&stop));
+    let (library, flag) = (Arc::clone(library), Arc::clone(&stop));
     let spawned = std::thread::Builder::new().name("nvml events".to_owned()).spawn(move || {
         if let Err(code) = run(&library, &gpus, &flag, &events) {
             tracing::warn!("NVML gives no events (return code {code}); the kernel log has the XIDs");
@@ -54,7 +57,11 @@ fn run(library: &Library, gpus: &[(String, Handle)], stop: &AtomicBool, events: 
                 }
             }
             Err(TIMEOUT) => {}
-            Err(code) => return Err(code),
+            // One lost GPU makes the wait for all fail at once; the others' events still come.
+            Err(code) => {
+                tracing::debug!("waiting for NVML events gave return code {code}");
+                std::thread::sleep(PAUSE);
+            }
         }
     }
     Ok(())

@@ -1,7 +1,6 @@
 //! The thread of one GPU: it makes all calls about that GPU, one after another, and answers requests.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -10,9 +9,6 @@ use super::library::Library;
 use super::raw::{Calls, Handle};
 use super::sample::{self, Memory};
 use crate::source::{Identity, Reading};
-
-/// How long discovery waits for a GPU to say who it is; a hung one is known by its address meanwhile.
-const IDENTITY_PATIENCE: Duration = Duration::from_secs(3);
 
 enum Request {
     Read(oneshot::Sender<Reading>),
@@ -36,7 +32,7 @@ impl Gpu {
             .name(format!("gpu {address}"))
             .spawn(move || serve(&library, &place, handle, inbox));
         if let Err(error) = spawned {
-            tracing::error!("GPU {address} gets no thread and is told as lost: {error}");
+            tracing::error!("GPU {address} gets no thread and is told as unreachable: {error}");
         }
         Gpu { address, requests }
     }
@@ -48,14 +44,11 @@ impl Gpu {
         answer.await.ok()
     }
 
-    /// Asks the GPU who it is; `None` when it does not say so in time.
-    pub(super) async fn identity(&self) -> Option<Identity> {
+    /// Asks the GPU who it is; `None` when it has not even begun with what it was asked before.
+    pub(super) fn ask_identity(&self) -> Option<oneshot::Receiver<Identity>> {
         let (reply, answer) = oneshot::channel();
-        let asked = async {
-            self.requests.send(Request::Identify(reply)).await.ok()?;
-            answer.await.ok()
-        };
-        tokio::time::timeout(IDENTITY_PATIENCE, asked).await.ok()?
+        self.requests.try_send(Request::Identify(reply)).ok()?;
+        Some(answer)
     }
 }
 
@@ -65,7 +58,8 @@ fn serve(library: &Library, address: &str, handle: Handle, mut inbox: mpsc::Rece
     while let Some(request) = inbox.blocking_recv() {
         // Whoever asked may be gone, at a stop; then nobody misses the answer.
         match request {
-            Request::Read(reply) => drop(reply.send(sample::read(&calls, &mut memory, address))),
+            Request::Identify(reply) if reply.is_closed() => {}
+            Request::Read(reply) => drop(reply.send(sample::read(&calls, &mut memory))),
             Request::Identify(reply) => drop(reply.send(identity::read(&library.nvml, handle, address))),
         }
     }

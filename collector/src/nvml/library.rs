@@ -1,5 +1,6 @@
 //! The loaded NVML library: loading it, and listing the GPUs it knows.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
 use nvml_wrapper::Nvml;
@@ -20,6 +21,11 @@ impl Library {
     /// Loads the library at that path, or by that name on the loader's path.
     pub(super) fn load(path: &str) -> Result<Library, SourceError> {
         let nvml = Nvml::builder().lib_path(OsStr::new(path)).init().map_err(|error| explain(path, &error))?;
+        if nvml.lib().nvmlShutdown.is_err() {
+            // The wrapper would panic when it shuts such a library down.
+            std::mem::forget(nvml);
+            return Err(failure(format!("{path} has no nvmlShutdown: it is no NVML library"), None));
+        }
         Ok(Library { nvml, path: path.to_owned() })
     }
 
@@ -28,17 +34,20 @@ impl Library {
         self.nvml.device_count().map_err(|error| explain(&self.path, &error))
     }
 
-    /// PCI address and handle of each GPU. One that gives none is left out: it has no place to be known by.
-    pub(super) fn handles(&self) -> Result<Vec<(String, Handle)>, SourceError> {
-        let mut found = Vec::new();
+    /// Adds PCI address and handle of each index that is not known yet; one that is, is not asked again, since it may
+    /// hang. One that gives none is left out until the next time: it has no place to be known by.
+    pub(super) fn find(&self, known: &mut BTreeMap<u32, (String, Handle)>) -> Result<(), SourceError> {
         for index in 0..self.count()? {
+            if known.contains_key(&index) {
+                continue;
+            }
             let device = self.nvml.device_by_index(index);
             match device.and_then(|device| Ok((device.pci_info()?, Handle::of(&device)))) {
-                Ok((pci, handle)) => found.push((identity::pci_bus_id(&pci.bus_id), handle)),
+                Ok((pci, handle)) => drop(known.insert(index, (identity::pci_bus_id(&pci.bus_id), handle))),
                 Err(error) => tracing::warn!("GPU {index} tells no PCI address and is left out: {error}"),
             }
         }
-        Ok(found)
+        Ok(())
     }
 }
 
@@ -63,6 +72,20 @@ fn explain(path: &str, error: &NvmlError) -> SourceError {
             format!("{path}: the library is of another version than the loaded driver; reload the driver or reboot"),
             Some(18),
         ),
-        other => failure(format!("{path}: NVML fails: {other}"), None),
+        NvmlError::FailedToLoadSymbol(symbol) => failure(format!("{path} is no NVML library: {symbol}"), None),
+        other => failure(format!("{path}: NVML fails: {other}"), code_of(other)),
+    }
+}
+
+/// The return code behind an error of the wrapper, where there is one.
+fn code_of(error: &NvmlError) -> Option<i64> {
+    match error {
+        NvmlError::Uninitialized => Some(1),
+        NvmlError::GpuLost => Some(15),
+        NvmlError::ResetRequired => Some(16),
+        NvmlError::OperatingSystem => Some(17),
+        NvmlError::Unknown => Some(999),
+        NvmlError::UnexpectedVariant(code) => Some(i64::from(*code)),
+        _ => None,
     }
 }

@@ -15,15 +15,22 @@ mod sample;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use racklake_schemas::tables::GPU_SAMPLE;
-use racklake_schemas::{Row, Table, row_status};
+use racklake_schemas::{Row, Table, fail_code, row_status};
+use tokio::sync::oneshot;
 
 use crate::config::NvmlConfig;
 use crate::source::{BoxFuture, EventSink, Found, Reading, Source, SourceError};
 use gpu::Gpu;
 use library::Library;
+use raw::Handle;
+
+/// How long discovery waits for GPUs to say who they are; a hung one is known by its address meanwhile.
+const IDENTITY_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a library that no longer answers may take to be unloaded; more than one wait for events.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The NVIDIA GPUs of this host.
 pub struct NvmlSource {
@@ -35,6 +42,8 @@ pub struct NvmlSource {
 /// The library in use and what was found with it.
 struct Loaded {
     library: Arc<Library>,
+    /// PCI address and handle of each index that has told them.
+    handles: BTreeMap<u32, (String, Handle)>,
     gpus: BTreeMap<String, Gpu>,
     stop_events: Arc<AtomicBool>,
 }
@@ -72,15 +81,17 @@ impl Source for NvmlSource {
     fn discover(&self) -> BoxFuture<'_, Result<Vec<Found>, SourceError>> {
         let (config, events, loaded) = (self.config.clone(), self.events.clone(), Arc::clone(&self.loaded));
         Box::pin(async move {
-            let listing = tokio::task::spawn_blocking(move || list(&config, &events, &loaded));
-            let gpus = listing.await.map_err(|error| failure(format!("listing GPUs ended: {error}"), None))??;
+            let gpus = list_on_a_thread(config, events, loaded).await?;
+            // All are asked before any is waited for: a hung one costs the others nothing.
+            let asked: Vec<_> = gpus.iter().map(Gpu::ask_identity).collect();
+            let until = tokio::time::Instant::now() + IDENTITY_PATIENCE;
             let mut found = Vec::with_capacity(gpus.len());
-            for gpu in gpus {
-                found.push(Found {
-                    address: gpu.address.clone(),
-                    rack: self.config.rack.clone(),
-                    identity: gpu.identity().await,
-                });
+            for (gpu, asked) in gpus.into_iter().zip(asked) {
+                let identity = match asked {
+                    Some(answer) => tokio::time::timeout_at(until, answer).await.ok().and_then(Result::ok),
+                    None => None,
+                };
+                found.push(Found { address: gpu.address, rack: self.config.rack.clone(), identity });
             }
             Ok(found)
         })
@@ -93,7 +104,7 @@ impl Source for NvmlSource {
                 Some(gpu) => gpu.read().await,
                 None => None,
             };
-            reading.unwrap_or_else(lost)
+            reading.unwrap_or_else(unreachable)
         })
     }
 }
@@ -102,28 +113,75 @@ fn lock(loaded: &Mutex<Option<Loaded>>) -> MutexGuard<'_, Option<Loaded>> {
     loaded.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The GPUs there are now. Loads the library at first and again whenever the one in use no longer answers, since a driver
-/// that was replaced answers only to its own library.
-fn list(config: &NvmlConfig, events: &EventSink, loaded: &Mutex<Option<Loaded>>) -> Result<Vec<Gpu>, SourceError> {
-    let in_use = lock(loaded).as_ref().map(|loaded| Arc::clone(&loaded.library));
-    if in_use.is_none_or(|library| library.count().is_err()) {
-        // The old one goes first: an open handle would keep its driver from being unloaded.
-        drop(lock(loaded).take());
-        let library = Arc::new(Library::load(&config.library)?);
-        let handles = library.handles()?;
-        let stop_events = events::watch(&library, &handles, events.clone());
-        let spawn = |(address, handle)| (String::clone(&address), Gpu::spawn(Arc::clone(&library), address, handle));
-        let gpus = handles.into_iter().map(spawn).collect();
-        *lock(loaded) = Some(Loaded { library, gpus, stop_events });
-    }
-    Ok(lock(loaded).as_ref().map(|loaded| loaded.gpus.values().cloned().collect()).unwrap_or_default())
+/// Lists the GPUs on a thread that nobody joins: one that hangs in the driver must not keep the collector from ending.
+async fn list_on_a_thread(
+    config: NvmlConfig,
+    events: EventSink,
+    loaded: Arc<Mutex<Option<Loaded>>>,
+) -> Result<Vec<Gpu>, SourceError> {
+    let (reply, answer) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("nvml discovery".to_owned());
+    // Whoever asked may be gone, at a stop; then nobody misses the answer.
+    let spawned = thread.spawn(move || drop(reply.send(list(&config, &events, &loaded))));
+    spawned.map_err(|error| failure(format!("listing GPUs gets no thread: {error}"), None))?;
+    answer.await.map_err(|_| failure("listing GPUs ended without an answer".to_owned(), None))?
 }
 
-/// The reading of a GPU that is not there.
-fn lost() -> Reading {
+/// The GPUs there are now. Loads the library at first and again whenever the one in use no longer answers, since a driver
+/// that was replaced answers only to its own library. A GPU once found stays listed until then: its thread says how it is.
+fn list(config: &NvmlConfig, events: &EventSink, loaded: &Mutex<Option<Loaded>>) -> Result<Vec<Gpu>, SourceError> {
+    let in_use = lock(loaded).as_ref().map(|loaded| (Arc::clone(&loaded.library), loaded.handles.clone()));
+    let (library, mut handles) = match in_use {
+        Some((library, handles)) if library.count().is_ok() => (library, handles),
+        in_use => {
+            drop(in_use);
+            release(loaded);
+            (Arc::new(Library::load(&config.library)?), BTreeMap::new())
+        }
+    };
+    let known = handles.len();
+    library.find(&mut handles)?;
+    let mut loaded = lock(loaded);
+    let now = loaded.get_or_insert_with(|| Loaded {
+        library: Arc::clone(&library),
+        handles: BTreeMap::new(),
+        gpus: BTreeMap::new(),
+        stop_events: Arc::default(),
+    });
+    if handles.len() > known {
+        for (address, handle) in handles.values() {
+            let spawn = || Gpu::spawn(Arc::clone(&library), address.clone(), *handle);
+            now.gpus.entry(address.clone()).or_insert_with(spawn);
+        }
+        now.stop_events.store(true, Ordering::Relaxed);
+        now.stop_events = events::watch(&library, handles.values().cloned().collect(), events.clone());
+        now.handles = handles;
+    }
+    Ok(now.gpus.values().cloned().collect())
+}
+
+/// Lets go of the library in use and waits a moment until it is unloaded: while it is open, the new one would only join it,
+/// and an open handle keeps the old driver from being unloaded. A thread that is stuck in it keeps it open.
+fn release(loaded: &Mutex<Option<Loaded>>) {
+    let Some(old) = lock(loaded).take() else { return };
+    let library = Arc::downgrade(&old.library);
+    drop(old);
+    let until = Instant::now() + RELEASE_PATIENCE;
+    while library.strong_count() > 0 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    if library.strong_count() > 0 {
+        tracing::warn!(
+            "a call into NVML has not come back; the library stays loaded beside the one that is loaded now"
+        );
+    }
+}
+
+/// The reading of a GPU while no library that knows it is loaded.
+fn unreachable() -> Reading {
     let mut row = Row::new(&GPU_SAMPLE);
-    row.fail_all(raw::GPU_IS_LOST);
-    row.set_status(row_status::LOST);
+    row.fail_all(fail_code::UNREACHABLE);
+    row.set_status(row_status::UNREACHABLE);
     Reading { rows: vec![row], identity: None, lifetime: vec![None], events: Vec::new() }
 }
 

@@ -22,6 +22,8 @@ pub(super) const TIMEOUT: i32 = 10;
 pub(super) const FUNCTION_NOT_FOUND: i32 = 13;
 /// The GPU has fallen off the bus.
 pub(super) const GPU_IS_LOST: i32 = 15;
+/// Codes of a library that no driver answers to any more: not initialised, driver not loaded, versions differ.
+pub(super) const DRIVER_IS_GONE: [i32; 3] = [1, 9, 18];
 
 /// What a call gave: a value, or NVML's return code.
 pub(super) type Answer<T> = Result<T, i32>;
@@ -89,12 +91,13 @@ impl Calls<'_> {
     }
 
     /// °C of the die.
-    pub(super) fn temperature(&self) -> Answer<u32> {
+    pub(super) fn temperature(&self) -> Answer<i32> {
         let function = self.lib.nvmlDeviceGetTemperature.as_ref().map_err(|_| FUNCTION_NOT_FOUND)?;
-        let mut celsius = 0;
+        let mut celsius: c_uint = 0;
         // SAFETY: as in `getters`; sensor 0 is NVML_TEMPERATURE_GPU.
         let code = unsafe { function(self.device.0, 0, &mut celsius) };
-        judge(code, celsius)
+        // The header has it unsigned; below zero it wraps.
+        judge(code, celsius as i32)
     }
 
     /// Megahertz of a domain: 0 graphics, 1 SM, 2 memory, 3 video.
