@@ -1,5 +1,6 @@
 //! Simulated miners as a client sees them.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;

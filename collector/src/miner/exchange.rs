@@ -1,0 +1,276 @@
+//! One command and its answer, over a connection of its own, within a bound on bytes and time.
+//!
+//! No byte of an answer is in an error: those of `pools` hold users and passwords.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use racklake_schemas::fail_code;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::json::Json;
+
+/// Longest answer that is read; those of an Avalon have up to 30 KiB.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// An answer of so many bytes that has not begun as JSON is none.
+const PREAMBLE_MAX: usize = 64;
+/// cgminer's code for a command that the client may not use.
+const ACCESS_DENIED: &str = "45";
+
+const TIMEOUT: &str = "the time was over";
+const CLOSED: &str = "the miner closed the connection";
+const CUT: &str = "it ends in the middle";
+
+/// Why a command has no readable answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// There is no connection.
+    NoConnection(&'static str),
+    /// There is a connection, and not one byte.
+    NoAnswer(&'static str),
+    /// The answer stops before its end.
+    Partial(&'static str),
+    /// The answer does not end.
+    Endless,
+    /// The answer is no reply to the command.
+    Unreadable,
+    /// The miner wants another client, or a password.
+    Refused,
+    /// The firmware does not know the command, or declines it.
+    Declined,
+}
+
+impl Trouble {
+    /// The reason in `state_reason`.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Trouble::NoConnection(_) | Trouble::NoAnswer(_) => "no answer",
+            Trouble::Partial(_) => "partial answer",
+            Trouble::Endless => "endless answer",
+            Trouble::Unreadable => "unreadable answer",
+            Trouble::Refused => "access denied",
+            Trouble::Declined => "command declined",
+        }
+    }
+
+    /// What was seen, in more words.
+    pub(super) fn cause(self) -> Option<&'static str> {
+        match self {
+            Trouble::NoConnection(cause) | Trouble::NoAnswer(cause) | Trouble::Partial(cause) => Some(cause),
+            _ => None,
+        }
+    }
+
+    /// The code in `fail_code`.
+    pub(super) fn code(self) -> i32 {
+        match self {
+            Trouble::NoAnswer(TIMEOUT) | Trouble::Partial(TIMEOUT) => fail_code::DEADLINE,
+            Trouble::NoConnection(_) | Trouble::NoAnswer(_) => fail_code::UNREACHABLE,
+            Trouble::Partial(_) | Trouble::Endless | Trouble::Unreadable => fail_code::UNPARSABLE,
+            Trouble::Refused | Trouble::Declined => fail_code::REFUSED,
+        }
+    }
+}
+
+/// Asks a miner and gives the list of the reply that belongs to the command, `SUMMARY` and so on.
+pub(super) async fn ask(endpoint: &str, command: &str, section: &str, limit: Duration) -> Result<Json, Trouble> {
+    let mut answer = Answer::default();
+    let ended = match timeout(limit, answer.receive(endpoint, command)).await {
+        Ok(ended) => ended,
+        Err(_) if !answer.connected => Ended::NoConnection(TIMEOUT),
+        Err(_) => Ended::Late,
+    };
+    answer.read(&ended, section)
+}
+
+/// How the bytes came to an end.
+enum Ended {
+    /// The reply is whole, or what there is can be none, or the miner closed the connection.
+    Done,
+    /// The time was over.
+    Late,
+    /// There are more bytes than any reply has.
+    Endless,
+    /// There was no connection.
+    NoConnection(&'static str),
+}
+
+#[derive(Default)]
+struct Answer {
+    bytes: Vec<u8>,
+    end: EndOfJson,
+    connected: bool,
+}
+
+impl Answer {
+    async fn receive(&mut self, endpoint: &str, command: &str) -> Ended {
+        let mut stream = match TcpStream::connect(endpoint).await {
+            Ok(stream) => stream,
+            Err(error) => return Ended::NoConnection(words(error.kind())),
+        };
+        self.connected = true;
+        if stream.write_all(format!("{{\"command\":\"{command}\"}}").as_bytes()).await.is_err() {
+            return Ended::Done;
+        }
+        let mut part = vec![0; 16 * 1024];
+        loop {
+            let Ok(read @ 1..) = stream.read(&mut part).await else { return Ended::Done };
+            if let Some(ended) = self.take(&part[..read]) {
+                return ended;
+            }
+        }
+    }
+
+    /// Takes more bytes; says when they are enough.
+    fn take(&mut self, part: &[u8]) -> Option<Ended> {
+        for &byte in part {
+            if byte == 0 && !self.bytes.is_empty() {
+                return Some(Ended::Done);
+            }
+            self.bytes.push(byte);
+            if self.end.follow(byte) {
+                return Some(Ended::Done);
+            }
+            if self.bytes.len() >= ANSWER_BYTES_MAX {
+                return Some(Ended::Endless);
+            }
+        }
+        (self.end.hopeless && self.bytes.len() >= PREAMBLE_MAX).then_some(Ended::Done)
+    }
+
+    fn read(&self, ended: &Ended, section: &str) -> Result<Json, Trouble> {
+        if let Some(refused) = self.http() {
+            return Err(if refused { Trouble::Refused } else { Trouble::Unreadable });
+        }
+        if let Some(reply) = Json::parse(&self.bytes) {
+            return section_of(reply, section);
+        }
+        Err(match ended {
+            Ended::NoConnection(cause) => Trouble::NoConnection(cause),
+            Ended::Endless => Trouble::Endless,
+            Ended::Late if self.bytes.is_empty() => Trouble::NoAnswer(TIMEOUT),
+            Ended::Done if self.bytes.is_empty() => Trouble::NoAnswer(CLOSED),
+            Ended::Late => Trouble::Partial(TIMEOUT),
+            Ended::Done if self.end.depth > 0 => Trouble::Partial(CUT),
+            Ended::Done => Trouble::Unreadable,
+        })
+    }
+
+    /// Whether a web server answers, and if so, whether it wants a password.
+    fn http(&self) -> Option<bool> {
+        let status = self.bytes.strip_prefix(b"HTTP/1.")?.get(2..5);
+        Some(matches!(status, Some(b"401" | b"403")))
+    }
+}
+
+/// The list that belongs to the command, or what the reply says instead.
+fn section_of(mut reply: Json, section: &str) -> Result<Json, Trouble> {
+    let status = reply.get("STATUS").and_then(|status| status.items().first());
+    let told = |name: &str| status.and_then(|status| status.text_of(name)).unwrap_or_default();
+    let declined = matches!(told("STATUS"), "E" | "F");
+    if declined && (told("Code") == ACCESS_DENIED || told("Msg").to_ascii_lowercase().contains("access denied")) {
+        return Err(Trouble::Refused);
+    }
+    let Json::Object(members) = &mut reply else { return Err(Trouble::Unreadable) };
+    match members.iter_mut().find(|(name, value)| name == section && matches!(value, Json::List(_))) {
+        Some((_, list)) => Ok(std::mem::replace(list, Json::Null)),
+        None if declined => Err(Trouble::Declined),
+        None => Err(Trouble::Unreadable),
+    }
+}
+
+fn words(error: ErrorKind) -> &'static str {
+    match error {
+        ErrorKind::ConnectionRefused => "the port is closed",
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "there is no route to it",
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => CLOSED,
+        _ => "the connection cannot be made",
+    }
+}
+
+/// Notices the end of the first JSON value, so that a miner that neither says NUL nor closes costs no time.
+#[derive(Default)]
+struct EndOfJson {
+    begun: bool,
+    /// It has begun as something else.
+    hopeless: bool,
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+}
+
+impl EndOfJson {
+    /// Takes the next byte; true when it is the last one of the value.
+    fn follow(&mut self, byte: u8) -> bool {
+        if !self.begun && !byte.is_ascii_whitespace() && byte != 0 {
+            self.begun = true;
+            self.hopeless = !matches!(byte, b'{' | b'[');
+        }
+        if self.hopeless {
+            return false;
+        }
+        if self.in_string {
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' => self.escaped = true,
+                b'"' => self.in_string = false,
+                _ => {}
+            }
+            return false;
+        }
+        match byte {
+            b'"' => self.in_string = true,
+            b'{' | b'[' => self.depth += 1,
+            b'}' | b']' => {
+                self.depth = self.depth.saturating_sub(1);
+                return self.depth == 0;
+            }
+            _ => {}
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<Json, Trouble> {
+        let mut answer = Answer::default();
+        let ended = answer.take(bytes).unwrap_or(Ended::Done);
+        answer.read(&ended, "SUMMARY")
+    }
+
+    #[test]
+    fn a_reply_is_its_section_or_says_why_not() {
+        let list = read(b"{\"STATUS\":[{\"STATUS\":\"S\"}],\"SUMMARY\":[{\"Elapsed\":1}]}").unwrap();
+        assert_eq!(list.items()[0].text_of("Elapsed"), Some("1"));
+        for (bytes, trouble) in [
+            (r#"{"STATUS":[{"STATUS":"E","Code":45,"Msg":"Access denied to 'summary' command"}]}"#, Trouble::Refused),
+            (r#"{"STATUS":[{"STATUS":"E","Code":14,"Msg":"Invalid command"}]}"#, Trouble::Declined),
+            (r#"{"STATUS":[{"STATUS":"S"}],"POOLS":[]}"#, Trouble::Unreadable),
+            (r#"{"SUMMARY":7}"#, Trouble::Unreadable),
+            ("[1]", Trouble::Unreadable),
+            ("HTTP/1.1 401 Unauthorized\r\n\r\n", Trouble::Refused),
+            ("HTTP/1.0 200 OK\r\n\r\n{}", Trouble::Unreadable),
+            ("HTTP/1.1", Trouble::Unreadable),
+            ("\u{3} [ { hello", Trouble::Unreadable),
+            (r#"{"SUMMARY":[{"Elapsed":1"#, Trouble::Partial(CUT)),
+            ("{\"SUMMARY\":[{\"Elap\0sed\":1}]}", Trouble::Partial(CUT)),
+            ("", Trouble::NoAnswer(CLOSED)),
+        ] {
+            assert_eq!(read(bytes.as_bytes()), Err(trouble), "{bytes}");
+        }
+        assert_eq!(read(&vec![b'['; ANSWER_BYTES_MAX]), Err(Trouble::Endless));
+    }
+
+    #[test]
+    fn the_end_is_noticed_at_the_last_brace_and_not_within_a_string() {
+        let text = br#" {"a":"}\"]","b":[{}]}"#;
+        let mut end = EndOfJson::default();
+        let ends: Vec<usize> = (0..text.len()).filter(|&i| end.follow(text[i])).collect();
+        assert_eq!(ends, [text.len() - 1]);
+    }
+}
