@@ -92,7 +92,8 @@ pub(crate) struct Pipeline {
     /// When the topics' ids are to be asked next; `None` while they are being asked.
     ids_due: Option<Instant>,
     no_room: bool,
-    over_budget: bool,
+    /// Since when there is too much in memory.
+    full_since: Option<Instant>,
 }
 
 /// One table on its way into the lake.
@@ -140,7 +141,7 @@ impl Pipeline {
             tasks: JoinSet::new(),
             ids_due: Some(Instant::now()),
             no_room: false,
-            over_budget: false,
+            full_since: None,
         }
     }
 
@@ -172,7 +173,8 @@ impl Pipeline {
         shutdown: &CancellationToken,
         tick: impl Future<Output = Instant>,
     ) -> anyhow::Result<Event> {
-        let consumer = &mut self.consumer;
+        let waits = self.full_since.is_some_and(|since| since.elapsed() < flushing::HOLD_BACK);
+        let consumer = self.consumer.as_mut().filter(|_| !waits);
         let polled = async {
             match consumer {
                 Some(consumer) => consumer.events.recv().await,

@@ -16,7 +16,7 @@ use crate::topics::Cluster;
 
 /// The id of every topic where the broker tells none.
 const NO_ID: &str = "-";
-/// How long a broker that has just become leader may need to know its end.
+/// How long to wait before a position above a partition's end is looked at again.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// A partition and how it is to be read.
@@ -97,13 +97,11 @@ pub(crate) fn look_up(
         let table = lake.table(topic.table)?;
         for place in places {
             let next = table.position(&app_id(&topic.name, id, place.partition))?;
-            let reading = match next {
-                None => Reading::Beginning,
-                Some(next) => hold_against(next, SETTLE, || cluster.watermarks(&topic.name, place.partition))?,
-            };
-            positions.push(Position { place, topic_id: Some(id.clone()), next, reading });
+            positions.push(Position { place, topic_id: Some(id.clone()), next, reading: Reading::Beginning });
         }
     }
+    let watermarks = |place: Place| cluster.watermarks(&topics[place.topic].name, place.partition);
+    hold_against(&mut positions, SETTLE, watermarks)?;
     Ok(positions)
 }
 
@@ -115,43 +113,71 @@ pub(crate) fn ids_of(cluster: &Cluster, names: &[&str], ask_ids: bool) -> Result
     Ok(names.iter().map(|name| ((*name).to_owned(), NO_ID.to_owned())).collect())
 }
 
+/// Holds the lake's positions against what Kafka still has. A broker that has just become leader may not know its end
+/// yet, so a position above it is looked at again before it is believed.
 fn hold_against(
-    next: i64,
+    positions: &mut [Position],
     settle: Duration,
-    watermarks: impl Fn() -> Result<(i64, i64), Failure>,
-) -> Result<Reading, Failure> {
-    const TRIES: u32 = 3;
-    let mut end = 0;
-    for attempt in 1..=TRIES {
-        let (low, high) = watermarks()?;
-        if next < low {
-            return Ok(Reading::Overtaken { low });
+    watermarks: impl Fn(Place) -> Result<(i64, i64), Failure>,
+) -> Result<(), Failure> {
+    const LOOKS: u32 = 3;
+    for look in 1..=LOOKS {
+        let mut doubtful = false;
+        for position in positions.iter_mut() {
+            let (Some(next), Reading::Beginning | Reading::Ahead { .. }) = (position.next, position.reading) else {
+                continue;
+            };
+            let (low, high) = watermarks(position.place)?;
+            position.reading = match next {
+                next if next < low => Reading::Overtaken { low },
+                next if next > high => Reading::Ahead { high },
+                next => Reading::Next(next),
+            };
+            doubtful |= next > high;
         }
-        if next <= high {
-            return Ok(Reading::Next(next));
+        if !doubtful {
+            break;
         }
-        end = high;
-        if attempt < TRIES {
+        if look < LOOKS {
             std::thread::sleep(settle);
         }
     }
-    Ok(Reading::Ahead { high: end })
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_position_within_the_partition_is_read_from() {
-        assert_eq!(hold_against(7, Duration::ZERO, || Ok((3, 9))), Ok(Reading::Next(7)));
-        assert_eq!(hold_against(9, Duration::ZERO, || Ok((3, 9))), Ok(Reading::Next(9)));
+    fn reading(next: Option<i64>, low: i64, ends: &[i64]) -> Reading {
+        let place = Place { topic: 0, partition: 0 };
+        let mut positions = [Position { place, topic_id: None, next, reading: Reading::Beginning }];
+        let asked = std::cell::Cell::new(0);
+        let watermarks = |_| {
+            let end = ends[asked.get().min(ends.len() - 1)];
+            asked.set(asked.get() + 1);
+            Ok((low, end))
+        };
+        hold_against(&mut positions, Duration::ZERO, watermarks).unwrap();
+        positions[0].reading
     }
 
     #[test]
-    fn records_that_retention_removed_are_told_and_records_that_the_broker_lost_stop_the_partition() {
-        assert_eq!(hold_against(2, Duration::ZERO, || Ok((3, 9))), Ok(Reading::Overtaken { low: 3 }));
-        assert_eq!(hold_against(10, Duration::ZERO, || Ok((3, 9))), Ok(Reading::Ahead { high: 9 }));
+    fn a_position_within_the_partition_is_read_from_and_none_means_the_beginning() {
+        assert_eq!(reading(Some(7), 3, &[9]), Reading::Next(7));
+        assert_eq!(reading(Some(9), 3, &[9]), Reading::Next(9));
+        assert_eq!(reading(None, 3, &[9]), Reading::Beginning);
+    }
+
+    #[test]
+    fn records_that_retention_removed_are_told() {
+        assert_eq!(reading(Some(2), 3, &[9]), Reading::Overtaken { low: 3 });
+    }
+
+    #[test]
+    fn records_that_the_broker_lost_stop_the_partition_unless_it_finds_them_soon() {
+        assert_eq!(reading(Some(10), 3, &[9]), Reading::Ahead { high: 9 });
+        assert_eq!(reading(Some(10), 3, &[0, 12]), Reading::Next(10));
         assert_eq!(Reading::Ahead { high: 9 }.offset(), None);
     }
 }

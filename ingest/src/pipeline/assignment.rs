@@ -85,6 +85,9 @@ impl Pipeline {
         let Position { place, topic_id, next, reading } = position;
         let topic = &self.topics[place.topic];
         let table = &mut self.tables[place.topic];
+        if topic_id.is_some() {
+            table.topic_id.clone_from(topic_id);
+        }
         let (Some(topic_id), Some(offset)) = (topic_id, reading.offset()) else {
             table.awaited |= *reading == Reading::Missing;
             if let Reading::Ahead { high } = reading {
@@ -99,7 +102,6 @@ impl Pipeline {
             }
             return None;
         };
-        table.topic_id = Some(topic_id.clone());
         let app_id = positions::app_id(&topic.name, topic_id, place.partition);
         tracing::debug!(position = %app_id, next, ?offset, "reading");
         table.buffer.begin(place.partition, app_id, self.epoch, *next);

@@ -19,6 +19,9 @@ use crate::metrics::{OfFlush, OfTable};
 const ROOM_PERIOD: Duration = Duration::from_secs(1);
 /// Messages of one partition that wait for a dead letter before fetching pauses.
 const HELD_MAX: usize = 16;
+/// How long frames are left in librdkafka's queue while there is too much in memory, before fetching pauses: a pause
+/// throws that queue away, and what was in it is fetched again.
+pub(super) const HOLD_BACK: Duration = Duration::from_secs(2);
 /// How long the last flush may take.
 const LAST_FLUSH: Duration = Duration::from_secs(20);
 /// How long leaving the group may take.
@@ -189,25 +192,29 @@ impl Pipeline {
     /// Pauses the partitions that have nowhere to go, and resumes the others.
     pub(super) fn pause_what_must_wait(&mut self) {
         let limits = &self.config.flush;
-        // Resumed only well below the budget, so that it does not flutter.
-        let budget = if self.over_budget { limits.buffer_bytes_max / 4 * 3 } else { limits.buffer_bytes_max };
-        let over_budget = self.bytes() >= budget;
+        let over_budget = self.bytes() >= limits.buffer_bytes_max;
+        let is_full = |table: &super::TableState| {
+            table.lake.is_none() && table.buffer.bytes() >= limits.bytes_max.saturating_mul(2)
+        };
+        if !over_budget && !self.tables.iter().any(is_full) {
+            self.full_since = None;
+        } else if self.full_since.is_none() {
+            tracing::debug!(bytes = self.bytes(), over_budget, "too much in memory, frames wait");
+            self.full_since = Some(Instant::now());
+        }
+        let long = self.full_since.is_some_and(|since| since.elapsed() >= HOLD_BACK);
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         for (topic, table) in self.tables.iter_mut().enumerate() {
-            let full = table.lake.is_none() && table.buffer.bytes() >= limits.bytes_max.saturating_mul(2);
+            let full = long && (over_budget || is_full(table));
             for (partition, part) in table.buffer.parts_mut() {
                 let held = part.letter.is_some() && (part.paused || part.held.len() >= HELD_MAX);
-                let wait = self.no_room || over_budget || full || held;
+                let wait = self.no_room || full || held;
                 if wait != part.paused {
                     part.paused = wait;
                     let changed = if wait { &mut pause } else { &mut resume };
                     changed.push(Place { topic, partition });
                 }
             }
-        }
-        if over_budget != self.over_budget {
-            tracing::debug!(over_budget, bytes = self.bytes(), "budget of the buffers");
-            self.over_budget = over_budget;
         }
         if !pause.is_empty() {
             self.command(Command::Pause(pause));
