@@ -165,7 +165,7 @@ impl Discovery {
 #[cfg(test)]
 mod tests {
     use racklake_schemas::row_status;
-    use racklake_schemas::tables::{device, event, gpu_sample};
+    use racklake_schemas::tables::{coverage, device, event, gpu_sample};
 
     use super::*;
     use crate::config::FramesConfig;
@@ -224,6 +224,21 @@ mod tests {
         // What the device does not have is not called failed in a row without values.
         let stale_row = account.ints("gpu_sample", gpu_sample::ROW_STATUS).iter().position(|s| *s == Some(2)).unwrap();
         assert_ne!(account.ints("gpu_sample", gpu_sample::UNSUPPORTED_MASK)[stale_row], Some(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tick_within_the_deadline_of_a_read_is_counted_as_skipped() {
+        let source = FakeSource::with(&["a"]);
+        source.state.lock().unwrap().deadline = Some(Duration::from_secs(5));
+        source.takes("a", &[10, 2500]);
+        let running = Running::start(source);
+        running.sleep(6).await;
+        let account = running.end().await;
+        assert_eq!(account.statuses("GPU-a"), [0; 4]);
+        let sums = account.coverage("gpu_sample");
+        assert_eq!((sums.expected, sums.collected, sums.dropped), (6, 4, 2));
+        let reasons = account.texts("coverage", coverage::DROP_REASONS_JSON);
+        assert!(reasons.iter().any(|reasons| reasons.contains("tick_skipped")), "{reasons:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,37 @@
 //! Reads the sensors of a rack host and publishes them to Kafka as frames.
+//!
+//! A reading goes straight through the files: a `source` reads it, the `sampler` decides when and stamps it, the
+//! `outlet` counts it (`coverage`), puts it into a frame (`frames`) and in line (`queue`), and the `publisher` hands the
+//! frame to Kafka and waits until it is acknowledged. What happens beside the readings is an `event`.
+//!
+//! This crate knows no Parquet and no object store, and keeps nothing global: two collectors in one process do not meet.
 
+mod clock_state;
+mod coverage;
+mod device_registry;
+mod discovery;
+mod event;
+mod frames;
+mod health;
+mod housekeeping;
+mod http;
+mod kafka_client;
+mod metrics;
+mod outlet;
+mod place;
+mod publisher;
+mod queue;
+mod sampler;
+mod service;
+mod state;
+#[cfg(test)]
+mod testing;
+
+pub mod check;
 pub mod config;
+pub mod miner;
+pub mod nvml;
 pub mod source;
 
 pub use config::Config;
+pub use service::run;

@@ -81,6 +81,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<()> {
     let ended = tokio::time::timeout(SAMPLERS_END, async { while sampled.join_next().await.is_some() {} });
     if ended.await.is_err() {
         tracing::warn!("a source does not end; its reads in flight are given up");
+        sampled.abort_all();
     }
     drain.cancel();
     forwarding.await.context("forwarding events")?;

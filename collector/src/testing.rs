@@ -139,6 +139,8 @@ pub(crate) struct FakeState {
     /// Address and device id of what is there; an error where the source fails.
     pub(crate) found: Vec<(String, String)>,
     pub(crate) failure: Option<String>,
+    /// None is 1 s.
+    pub(crate) deadline: Option<Duration>,
     /// How long the next reads of an address take; none is 10 ms.
     pub(crate) durations: HashMap<String, VecDeque<Duration>>,
     /// Status that reads of an address give; none is ok.
@@ -182,7 +184,7 @@ impl Source for FakeSource {
     }
 
     fn deadline(&self) -> Duration {
-        Duration::from_secs(1)
+        self.state.lock().unwrap().deadline.unwrap_or(Duration::from_secs(1))
     }
 
     fn discover(&self) -> BoxFuture<'_, Result<Vec<Found>, SourceError>> {
