@@ -425,4 +425,18 @@ mod tests {
         assert_eq!(seqs(&tokio::task::block_in_place(|| published.read("t.gpu_sample", 1))), [2]);
         assert_eq!(Account::of(&published.outlet).texts("event", event::EVENT), ["frame_refused"]);
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_producer_that_lost_count_is_replaced_and_nothing_is_missing() {
+        let published = Published::start(&["t.gpu_sample", "t.event"]);
+        published.send(1..=2);
+        tokio::task::block_in_place(|| published.read("t.gpu_sample", 2));
+        let errors = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER];
+        published.cluster.request_errors(RDKafkaApiKey::Produce, &errors);
+        published.send(3..=6);
+        let messages = tokio::task::block_in_place(|| published.read("t.gpu_sample", 6));
+        assert_eq!(seqs(&messages).into_iter().collect::<std::collections::BTreeSet<_>>(), (1..=6).collect());
+        assert_eq!(tokio::task::block_in_place(|| published.read("t.event", 1)).len(), 1);
+        assert_eq!(published.end().await, 0);
+    }
 }
