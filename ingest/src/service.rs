@@ -111,3 +111,78 @@ impl Start<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use racklake_schemas::wire::{FrameHeader, encode};
+    use racklake_schemas::{Cell, Row, Rows, ValueType, tables};
+    use rdkafka::ClientConfig;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{FutureProducer, FutureRecord};
+
+    use super::*;
+
+    fn frame(seq: i64) -> Vec<u8> {
+        let table = &tables::COVERAGE;
+        let mut row = Row::new(table);
+        for (index, column) in table.columns.iter().enumerate().filter(|(_, column)| !column.nullable) {
+            row.set(index, if column.value_type == ValueType::Text { Cell::from("a") } else { Cell::I64(seq) });
+        }
+        let mut rows = Rows::new(table);
+        rows.push(row);
+        let stream_id = "0123456789abcdef0123456789abcdef".to_owned();
+        encode(&FrameHeader { table, stream_id, seq, node: "n1".to_owned() }, &rows.into_batch().unwrap())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_embedded_broker_that_knows_no_topic_ids_is_read_across_a_restart() {
+        let broker = MockCluster::new(1).unwrap();
+        for topic in ["racklake.coverage", "racklake.dead-letter"] {
+            broker.create_topic(topic, 1, 1).unwrap();
+        }
+        let producer: FutureProducer =
+            ClientConfig::new().set("bootstrap.servers", broker.bootstrap_servers()).create().unwrap();
+        let lake = tempfile::tempdir().unwrap();
+        let mut config = Config::new(broker.bootstrap_servers(), lake.path().display().to_string());
+        config.kafka.topic_ids = false;
+        config.kafka.tables = vec!["coverage".to_owned()];
+        config.flush.age_max = Duration::from_millis(100);
+        config.http.listen = ([127, 0, 0, 1], 0).into();
+
+        for run_of in [1..=3_i64, 4..=5] {
+            let last = *run_of.end();
+            for seq in run_of {
+                let payload = frame(seq);
+                let record = FutureRecord::<str, _>::to("racklake.coverage").payload(&payload);
+                producer.send(record, Duration::from_secs(5)).await.unwrap();
+            }
+            let shutdown = CancellationToken::new();
+            let ingest = tokio::spawn(run(config.clone(), shutdown.clone()));
+            let position = crate::positions::app_id("racklake.coverage", "-", 0);
+            let open = config.lake.clone();
+            tokio::time::timeout(Duration::from_secs(60), async {
+                loop {
+                    let (open, position) = (open.clone(), position.clone());
+                    let read = move || -> Result<_, Failure> {
+                        Ok(open_lake(&open)?.table(&tables::COVERAGE)?.position(&position)?)
+                    };
+                    let next = tokio::task::spawn_blocking(read).await.unwrap();
+                    if next == Ok(Some(last)) {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            })
+            .await
+            .unwrap();
+            shutdown.cancel();
+            ingest.await.unwrap().unwrap();
+        }
+
+        let wanted = config.lake.clone();
+        let read = move || open_lake(&wanted).unwrap().table(&tables::COVERAGE).unwrap().contents().unwrap().rows;
+        assert_eq!(tokio::task::spawn_blocking(read).await.unwrap(), 5);
+    }
+}
