@@ -7,7 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::executor::block_on;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
@@ -145,12 +147,14 @@ impl Cluster {
         let described = block_on(admin.describe_configs(&asked, &options))
             .map_err(|e| Failure::Retry(format!("kafka at {}: topic settings: {e}", self.config.bootstrap_servers)))?;
         let mut lines = Vec::new();
-        for (topic, resource) in present.iter().zip(described) {
+        for topic in &present {
             let partitions = survey.topics.iter().find(|(name, _)| *name == topic.name).map_or(0, |(_, count)| *count);
             if partitions != topic.partitions as usize {
                 lines.push(format!("{}: {partitions} partitions, config says {}", topic.name, topic.partitions));
             }
-            let Ok(resource) = resource else {
+            // The answers come in an order of their own.
+            let name = OwnedResourceSpecifier::Topic(topic.name.clone());
+            let Some(resource) = described.iter().flatten().find(|resource| resource.specifier == name) else {
                 lines.push(format!("{}: its settings may not be read", topic.name));
                 continue;
             };
