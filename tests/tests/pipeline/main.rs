@@ -10,4 +10,5 @@ mod example_configs;
 mod full_disk;
 mod killed_broker;
 mod killed_ingest;
+mod nvml_binding;
 mod recreated_topic;

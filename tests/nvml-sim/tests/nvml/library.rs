@@ -5,9 +5,10 @@ use std::ffi::OsStr;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 use racklake_collector::source::Source;
+use racklake_nvml_sim::Xid;
 use racklake_schemas::row_status;
 
-use crate::support::{Node, discovered, row, source};
+use crate::support::{Node, PATIENCE, discovered, row, source};
 
 #[tokio::test]
 async fn a_missing_library_is_named_with_the_remedy() {
@@ -52,6 +53,20 @@ async fn a_driver_that_is_reloaded_gets_its_library_loaded_again() {
     let inits = node.account().iter().filter(|answer| answer.call == "nvmlInit_v2" && answer.rc == 0).count();
     let shutdowns = node.account().iter().filter(|answer| answer.call == "nvmlShutdown").count();
     assert_eq!((inits, shutdowns), (2, 1));
+}
+
+#[tokio::test]
+async fn a_gpu_that_appears_late_is_found_and_its_events_too() {
+    let mut node = Node::new("[[gpu]]\n[[gpu]]\nlost = true\n");
+    let (source, mut events, found) = discovered(&node).await;
+    assert_eq!(found.len(), 1);
+    node.change(|scenario| scenario.gpu[1].lost = false);
+    let found = source.discover().await.unwrap();
+    assert_eq!(found.len(), 2);
+    assert_eq!(row(&source, &found[1]).await.status(), row_status::OK);
+    node.change(|scenario| scenario.gpu[1].xid = vec![Xid { code: 31, at: None, event_type: 8 }]);
+    let event = tokio::time::timeout(PATIENCE, events.recv()).await.expect("an event").unwrap();
+    assert_eq!((event.code, event.address.as_deref()), (Some(31), Some(found[1].address.as_str())));
 }
 
 #[test]
