@@ -28,6 +28,7 @@
 //! | dead letter | a frame kept aside because it cannot be decoded |
 //! | dropped | lost on purpose under overload, always counted |
 
+pub mod bench60;
 pub mod catalog;
 pub mod clock;
 pub mod dictionary;

@@ -121,7 +121,7 @@ fn row(table: &'static Table, r: usize) -> Row {
     let mut row = Row::new(table);
     for i in 0..table.columns.len() {
         match example(table, i, r) {
-            Cell::Null if table.columns[i].bit.is_some() && r % 2 == 0 => row.fail(i, 1000 + r as i32),
+            Cell::Null if table.columns[i].bit.is_some() && r.is_multiple_of(2) => row.fail(i, 1000 + r as i32),
             Cell::Null if table.columns[i].bit.is_some() => row.unsupported(i),
             cell => row.set(i, cell),
         }

@@ -5,8 +5,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod bench60;
 mod derived;
 mod golden;
+mod hostile;
+mod random;
 
 use std::path::{Path, PathBuf};
 
