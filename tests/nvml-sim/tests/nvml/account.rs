@@ -53,11 +53,12 @@ async fn every_column_is_what_the_library_served() {
     for gpu in &found {
         let before = node.account().len();
         let row = row(&source, gpu).await;
-        let answers: Vec<_> = node.account().into_iter().skip(before).collect();
-        assert!(
-            answers.iter().all(|answer| answer.device.as_deref() == Some(&device_id(gpu))),
-            "another GPU was asked"
-        );
+        // The thread that waits for events may still be asking for them.
+        let is_of_events = |answer: &Answer| answer.call.contains("Event") && !answer.call.ends_with("Reasons");
+        let mut answers: Vec<_> = node.account().into_iter().skip(before).collect();
+        answers.retain(|answer| !is_of_events(answer));
+        let device = Some(device_id(gpu));
+        assert!(answers.iter().all(|answer| answer.device == device), "another GPU was asked");
         assert_eq!(answers[0].call, SOURCES[0].1, "the energy counter is read first");
         for (name, call, arg, part) in SOURCES {
             assert_eq!(value(&row, name), Some(served(&answers, call, arg, part)), "{name}");
