@@ -34,11 +34,16 @@ fn start_miners(account: &Path) -> MinerSim {
     MinerSim::start(units, account).unwrap()
 }
 
-fn start_collectors(site: &Site, libraries: &[PathBuf], miners: &MinerSim) -> Vec<Process> {
+/// The lines of config that name the miners.
+fn miner_tables(miners: &MinerSim) -> String {
     let miner = |address: std::net::SocketAddr| {
         format!("[[miner]]\naddress = \"{}\"\nport = {}\nmake = \"avalon\"\n", address.ip(), address.port())
     };
-    let miners: String = miners.addresses().into_iter().map(miner).collect();
+    miners.addresses().into_iter().map(miner).collect()
+}
+
+fn start_collectors(site: &Site, libraries: &[PathBuf], miners: &MinerSim) -> Vec<Process> {
+    let miners = miner_tables(miners);
     let start = |(i, library): (usize, &PathBuf)| {
         let mut tables =
             format!("[frames]\nage_max = \"2s\"\n[nvml]\nlibrary = {:?}\nperiod = \"250ms\"\n", library.display());
@@ -81,4 +86,24 @@ fn every_answer_of_the_simulators_is_in_the_lake_exactly_once() {
     println!("{}", python::run("readers.py", &[&lake]).unwrap());
     let proto = repository().join("schemas/proto/frame.proto").display().to_string();
     println!("{}", python::run("read_topics.py", &[site.broker.bootstrap(), &site.prefix, &proto, &lake]).unwrap());
+}
+
+#[test]
+fn the_recorded_replies_of_a_real_miner_reach_the_lake_as_they_are() {
+    let _turn = turn();
+    let site = Site::new("recorded_miner").unwrap();
+    let ingest = site.start_ingest("ingest", "recorded-miner").unwrap();
+    let tables = ["miner_sample", "hashboard_sample"];
+    tables.iter().for_each(|table| site.wait_for_topic(&ingest, table).unwrap());
+    let account = site.folder.join("miners.jsonl");
+    let unit = Unit { verbatim: true, ..Unit::new("recorded", Profile::Avalon1246) };
+    let miners = MinerSim::start(vec![unit], &account).unwrap();
+    let sources = format!("[nvml]\nenabled = false\n[miners]\nperiod = \"500ms\"\n{}", miner_tables(&miners));
+    let mut collector = site.start_collector("node-1", "", &sources).unwrap();
+    racklake_tests::wait_for("a few polls", 60, || (miners.calls(0) > 12).then_some(())).unwrap();
+    assert!(collector.terminate(60).unwrap().success(), "{}", collector.tail());
+    site.wait_until_drained(&ingest, &tables, 60).unwrap();
+    site.stop_ingest(ingest).unwrap();
+    let arguments = [site.lake().display().to_string(), account.display().to_string()];
+    println!("{}", python::run("check_recorded.py", &[&arguments[0], &arguments[1]]).unwrap());
 }

@@ -1,0 +1,34 @@
+"""Compares miner rows of a lake with the one recorded reply that a verbatim miner serves again and again.
+
+    check_recorded.py LAKE ACCOUNT
+
+Prints the row. Exit 0 only when every row of both tables is what the recording says.
+"""
+
+import json
+import sys
+
+import miner_answers
+from check_lake import rows
+
+
+def main(lake, account):
+    polls = miner_answers.polls([account])
+    assert len(polls) == 1, f"a verbatim miner serves one reply, not {len(polls)}"
+    poll = next(iter(polls.values()))
+    wanted, boards = miner_answers.miner_row(poll), miner_answers.board_rows(poll)
+    differences = []
+    miners, hashboards = rows(lake, "miner_sample"), rows(lake, "hashboard_sample")
+    for row in miners:
+        differences += miner_answers.difference(row["ts"], wanted, row)
+    for row in hashboards:
+        differences += miner_answers.difference((row["ts"], row["board_index"]), boards[row["board_index"]], row)
+    complete = len(miners) > 0 and len(hashboards) == len(miners) * len(boards)
+    print(json.dumps({name: value for name, value in miners[0].items() if value is not None} if miners else {}, default=str))
+    print(f"{len(miners)} miner rows, {len(hashboards)} board rows, {len(differences)} differences")
+    print("\n".join(differences[:10]))
+    return 0 if complete and not differences else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
