@@ -97,7 +97,12 @@ pub struct EventDraft {
 
 impl EventDraft {
     /// An event with the parts that every event has.
-    pub fn new(event: &'static str, source: &'static str, severity: &'static str, message: impl Into<String>) -> EventDraft {
+    pub fn new(
+        event: &'static str,
+        source: &'static str,
+        severity: &'static str,
+        message: impl Into<String>,
+    ) -> EventDraft {
         EventDraft {
             event,
             source,

@@ -8,7 +8,6 @@ proves nothing. Exit 0 only when the lake is exactly what was served and the swa
 
 import argparse
 import copy
-import sys
 
 import gpu_answers
 import lake as readers
@@ -67,4 +66,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    readers.leave(main())

@@ -10,6 +10,7 @@ import sys
 
 import miner_answers
 from check_lake import rows
+from lake import leave
 
 
 def main(lake, account):
@@ -31,4 +32,4 @@ def main(lake, account):
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    leave(main(*sys.argv[1:]))

@@ -9,7 +9,7 @@ import json
 import sys
 from collections import Counter
 
-from lake import read_delta
+from lake import leave, read_delta
 
 
 def main(lake, account):
@@ -30,4 +30,4 @@ def main(lake, account):
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    leave(main(*sys.argv[1:]))

@@ -138,4 +138,4 @@ def main(bootstrap, prefix, proto_path, lake):
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    readers.leave(main(*sys.argv[1:]))

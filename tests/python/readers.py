@@ -48,4 +48,4 @@ def main(lake):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    readers.leave(main(sys.argv[1]))
