@@ -21,61 +21,90 @@ const MORE: u64 = 0x8080_8080_8080_8080;
 #[inline]
 pub(super) fn put_varint(out: &mut Vec<u8>, value: u64) {
     if value < 0x80 {
-        out.push(value as u8);
-    } else if value < 1 << 56 {
-        // All groups at once: eight bytes are written and what is too much is taken back.
-        let len = varint_len(value);
-        let word = spread(value) | (MORE & ((1 << (8 * (len - 1))) - 1));
-        out.extend_from_slice(&word.to_le_bytes());
-        out.truncate(out.len() - 8 + len);
-    } else {
-        put_long_varint(out, value);
+        return out.push(value as u8);
     }
+    let mut bytes = [0; VARINT_MAX];
+    let len = write_varint(&mut bytes, value);
+    out.extend_from_slice(&bytes[..len]);
+}
+
+/// Most bytes of a varint.
+pub(super) const VARINT_MAX: usize = 10;
+
+/// Writes a varint to the front of `out` and says how long it is; what lies behind it is overwritten.
+#[inline]
+pub(super) fn write_varint(out: &mut [u8; VARINT_MAX], value: u64) -> usize {
+    if value < 0x80 {
+        out[0] = value as u8;
+        return 1;
+    }
+    if value >= 1 << 56 {
+        return write_long_varint(out, value);
+    }
+    // All groups at once.
+    let len = varint_len(value);
+    let word = spread(value) | (MORE & ((1 << (8 * (len - 1))) - 1));
+    out[..8].copy_from_slice(&word.to_le_bytes());
+    len
 }
 
 #[cold]
-fn put_long_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
+fn write_long_varint(out: &mut [u8; VARINT_MAX], mut value: u64) -> usize {
+    let len = varint_len(value);
+    for byte in &mut out[..len] {
+        *byte = value as u8 | 0x80;
         value >>= 7;
     }
-    out.push(value as u8);
+    out[len - 1] &= 0x7f;
+    len
 }
 
 /// Reads a varint at the front of `bytes` and moves past it.
 #[inline]
 pub(super) fn take_varint(bytes: &mut &[u8]) -> Result<u64, DecodeError> {
-    match bytes.split_first() {
-        Some((&byte, rest)) if byte < 0x80 => {
-            *bytes = rest;
-            Ok(u64::from(byte))
-        }
-        _ => take_long_varint(bytes),
-    }
+    next_varint(bytes).ok_or_else(|| bad_varint(bytes))
 }
 
-fn take_long_varint(bytes: &mut &[u8]) -> Result<u64, DecodeError> {
+/// Why there is no varint at the front of `bytes`.
+#[cold]
+pub(super) fn bad_varint(bytes: &[u8]) -> DecodeError {
+    if bytes.len() < VARINT_MAX { DecodeError::Truncated } else { DecodeError::BadVarint }
+}
+
+/// Like `take_varint`, without the error, which would cost more than the varint; stays where it is when there is none.
+#[inline]
+pub(super) fn next_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let (&first, rest) = bytes.split_first()?;
+    if first < 0x80 {
+        *bytes = rest;
+        return Some(u64::from(first));
+    }
     if let Some(word) = bytes.first_chunk::<8>() {
         let word = u64::from_le_bytes(*word);
         let last = !word & MORE;
         if last != 0 {
             let bits = last.trailing_zeros() + 1;
-            *bytes = &bytes[bits as usize / 8..];
-            return Ok(gather(word & !MORE & (u64::MAX >> (64 - bits))));
+            *bytes = bytes.get(bits as usize / 8..)?;
+            return Some(gather(word & !MORE & (u64::MAX >> (64 - bits))));
         }
     }
+    next_long_varint(bytes)
+}
+
+#[cold]
+fn next_long_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
-    for (i, &byte) in bytes.iter().enumerate().take(10) {
+    for (i, &byte) in bytes.iter().enumerate().take(VARINT_MAX) {
         value |= u64::from(byte & 0x7f) << (7 * i);
         if byte < 0x80 {
-            if i == 9 && byte > 1 {
-                return Err(DecodeError::BadVarint);
+            if i == VARINT_MAX - 1 && byte > 1 {
+                return None;
             }
             *bytes = &bytes[i + 1..];
-            return Ok(value);
+            return Some(value);
         }
     }
-    Err(if bytes.len() < 10 { DecodeError::Truncated } else { DecodeError::BadVarint })
+    None
 }
 
 /// The lower 56 bits as eight groups of 7, one per byte.
@@ -136,6 +165,7 @@ pub(super) fn bytes_field_len(content: usize) -> usize {
 }
 
 /// Reads the next field of a message and moves past it; `None` at its end.
+#[inline]
 pub(super) fn take_field<'a>(bytes: &mut &'a [u8]) -> Result<Option<(u32, Field<'a>)>, DecodeError> {
     if bytes.is_empty() {
         return Ok(None);

@@ -5,7 +5,8 @@ use arrow::buffer::NullBuffer;
 use super::{Parts, Scratch, all_equal, arm, put_packed};
 use crate::wire::DecodeError;
 use crate::wire::protobuf::{
-    Field, put_bytes_header, put_varint, put_varint_field, take_varint, unzigzag, varint_len, zigzag,
+    Field, VARINT_MAX, bad_varint, next_varint, put_bytes_header, put_varint_field, unzigzag, varint_len, write_varint,
+    zigzag,
 };
 
 pub(super) fn encode<T: Copy + PartialEq + Into<i64>>(
@@ -28,14 +29,15 @@ pub(super) fn put<T: Copy + PartialEq + Into<i64>>(values: &[T], out: &mut Vec<u
         put_bytes_header(out, arm::CONSTANT, 1 + varint_len(value));
         return put_varint_field(out, 1, value);
     }
-    packed.clear();
-    let mut last = 0i64;
+    packed.resize(values.len() * VARINT_MAX, 0);
+    let (mut last, mut len) = (0i64, 0);
     for &value in values {
         let value = value.into();
-        put_varint(packed, zigzag(value.wrapping_sub(last)));
+        let Some(rest) = packed[len..].first_chunk_mut() else { break };
+        len += write_varint(rest, zigzag(value.wrapping_sub(last)));
         last = value;
     }
-    put_packed(out, arm::DELTAS, packed);
+    put_packed(out, arm::DELTAS, &packed[..len]);
 }
 
 /// Adds `present` values to `out`. `narrow` casts to its type; a value that this changes is an error.
@@ -62,21 +64,21 @@ pub(super) fn decode<T: Copy + Into<i64>>(
         Some((arm::DELTAS, arm)) => {
             let mut packed = parts.packed(arm)?;
             parts.check(present <= packed.len())?;
-            let (mut value, mut changed, mut broken) = (0i64, false, None);
+            let (mut value, mut changed, mut broken) = (0i64, false, false);
             // An iterator of known length, so that the values are stored without a check each.
             out.extend((0..present).map(|_| {
-                match take_varint(&mut packed) {
-                    Ok(delta) => value = value.wrapping_add(unzigzag(delta)),
-                    Err(error) => broken = Some(error),
+                match next_varint(&mut packed) {
+                    Some(delta) => value = value.wrapping_add(unzigzag(delta)),
+                    None => broken = true,
                 }
                 let narrowed = narrow(value);
                 changed |= narrowed.into() != value;
                 narrowed
             }));
-            match broken {
-                Some(error) => Err(error),
-                None if changed => Err(DecodeError::BadValue(parts.id)),
-                None => parts.check(packed.is_empty()),
+            match (broken, changed) {
+                (true, _) => Err(bad_varint(packed)),
+                (_, true) => Err(DecodeError::BadValue(parts.id)),
+                _ => parts.check(packed.is_empty()),
             }
         }
         Some(_) => Err(DecodeError::BadValue(parts.id)),
