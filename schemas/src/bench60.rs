@@ -71,7 +71,7 @@ impl Node {
                 row.set(RACK, rack.as_str());
                 row.set(DEVICE_ID, device.id.as_str());
                 row.set(SESSION_ID, START - 1);
-                row.set(TS, START + tick * 1_000_000 + device.random.below(2000));
+                row.set(TS, START + tick * 1_000_000 + 1000 * device.random.below(3));
                 device.read(&mut row);
                 rows.push(row);
             }
@@ -93,10 +93,8 @@ impl Device {
             b & 0xffff_ffff_ffff
         );
         let mut constants = [0; CONSTANTS];
-        // Limits, versions and sizes are the same all over a fleet; serial-like ones are not.
-        constants.iter_mut().enumerate().for_each(|(i, value)| {
-            *value = if i % 8 == 3 { random.below(1 << 30) as i32 } else { (i as i32 % 6) * 1000 * i as i32 };
-        });
+        // Limits, versions and sizes are the same all over a fleet.
+        constants.iter_mut().enumerate().for_each(|(i, value)| *value = (i as i32 % 6) * 1000 * i as i32);
         Device {
             id,
             idle,
@@ -139,7 +137,7 @@ impl Device {
             let percent = self.load * (90.0 - 40.0 * i as f64) + random.around() * spread;
             row.read(UTILIZATION_0 + i, percent as i32);
         }
-        if !self.idle && random.once_in(100) {
+        if !self.idle && random.once_in(1000) {
             self.mask ^= 1 << (2 + random.below(3));
         }
         row.read(MASK, self.mask);
