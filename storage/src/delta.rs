@@ -89,6 +89,11 @@ impl Engine {
         let executor = Arc::new(TokioMultiThreadExecutor::new(runtime));
         Engine { kernel: Arc::new(DefaultEngineBuilder::new(store).with_task_executor(executor).build()) }
     }
+
+    /// The kernel's own interface, for reading a log as it is.
+    pub(crate) fn kernel(&self) -> &dyn delta_kernel::Engine {
+        self.kernel.as_ref()
+    }
 }
 
 impl DeltaTable {
@@ -379,7 +384,7 @@ fn create(engine: &Engine, root: &Url, columns: &StructType, shape: &Shape) -> R
 }
 
 /// Judges an error of the kernel by what lies inside it; the kernel does not chain its sources.
-fn judge(place: &str, error: KernelError) -> StorageError {
+pub(crate) fn judge(place: &str, error: KernelError) -> StorageError {
     match error.without_backtrace() {
         KernelError::ObjectStore(inner) => StorageError::of_store(place, inner),
         KernelError::IOError(inner) => StorageError::of_store(place, inner),

@@ -86,12 +86,21 @@ impl Lake {
 
     /// Root of a table, with a slash at its end. On a local disk the directory is made: the kernel opens no other.
     pub(crate) fn table_root(&self, name: &str) -> Result<Url, StorageError> {
-        let joined = self.inner.root.join(&format!("{name}/"));
-        let root = joined.map_err(|error| StorageError::stop(self.location(), error, CHECK_LOCATION))?;
+        let root = self.table_url(name)?;
         if let (true, Ok(directory)) = (root.scheme() == "file", root.to_file_path()) {
             make_directory(&directory).map_err(|error| StorageError::of_store(&self.place(name), &error))?;
         }
         Ok(root)
+    }
+
+    /// URL of a table, with a slash at its end. Nothing is made.
+    pub(crate) fn table_url(&self, name: &str) -> Result<Url, StorageError> {
+        let joined = self.inner.root.join(&format!("{name}/"));
+        joined.map_err(|error| StorageError::stop(self.location(), error, CHECK_LOCATION))
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner.store
     }
 
     /// How messages name something below the lake.

@@ -2,7 +2,8 @@
 //!
 //! Rows come in as batches and leave in the order of the modules: [`Lake`] finds or makes the table, `file` turns a
 //! flush into sorted Parquet, [`LakeTable`] puts the files into the lake and makes them visible, together with the
-//! positions of the flush, in one Delta commit; `delta` is the only module that names delta_kernel.
+//! positions of the flush, in one Delta commit; `delta` writes with delta_kernel and `log`
+//! reads with it, and no other module names it. [`verify`] proves that what was written is there.
 //!
 //! A data file lies under `<lake>/<table>/_hot/site=<site>/dt=<date>/`, out of sight of a plain `site=*/dt=*` glob and in
 //! sight of every Delta reader. `site` and `dt` are partition columns: Delta keeps them in the log and the files do not
@@ -16,7 +17,9 @@ mod dictionary;
 mod error;
 mod file;
 mod lake;
+mod log;
 mod table;
+pub mod verify;
 
 pub use delta::Contents;
 pub use error::StorageError;

@@ -7,3 +7,4 @@ mod commit;
 mod files;
 mod lake;
 mod support;
+mod verify;

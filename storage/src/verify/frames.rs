@@ -1,0 +1,322 @@
+//! Counts the rows of every frame of one table, in memory that depends on what is not whole, not on how much there is.
+//!
+//! A stream's frames lie in pages of 256. A page holds, for each of its frames, the rows that are due and those seen;
+//! once all its frames are whole it is forgotten but for its number, and a row that still comes for it is one too many.
+//! It does not say why a frame is missing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Frames of one page.
+const PAGE: usize = 256;
+
+/// Rows of one frame that follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// The stream's number, from [`Frames::stream`].
+    pub(crate) stream: u32,
+    /// The frame.
+    pub(crate) seq: i64,
+    /// Rows that the frame had.
+    pub(crate) due: i32,
+    /// Rows that are here.
+    pub(crate) rows: u32,
+}
+
+/// All frames of a table.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    numbers: HashMap<String, u32>,
+    streams: Vec<Stream>,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    id: String,
+    node: String,
+    rows: u64,
+    bounds: Option<(i64, i64)>,
+    /// Ranges of whole pages, by their first; the end is exclusive.
+    whole: BTreeMap<i64, i64>,
+    open: HashMap<i64, Box<Page>>,
+    doubled: BTreeMap<i64, u64>,
+    contradictory: BTreeSet<i64>,
+}
+
+#[derive(Debug)]
+struct Page {
+    due: [u32; PAGE],
+    seen: [u32; PAGE],
+    /// Hashes of the row keys of frames that are not whole.
+    keys: Vec<Vec<u64>>,
+    /// Frames that are not whole.
+    open: usize,
+}
+
+/// What is to be said of one stream.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) stream_id: String,
+    pub(crate) node: String,
+    pub(crate) rows: u64,
+    /// Frames that have a row.
+    pub(crate) frames: u64,
+    /// First and last frame that have a row.
+    pub(crate) bounds: Option<(i64, i64)>,
+    /// Frames between 1 and the last that have no row: first and last of each range.
+    pub(crate) missing: Vec<(i64, i64)>,
+    /// Frames with fewer rows than are due: frame, rows, due.
+    pub(crate) short: Vec<(i64, u32, u32)>,
+    /// Frames with rows too many, or with one row more than once: frame, such rows.
+    pub(crate) doubled: Vec<(i64, u64)>,
+    /// Frames whose rows do not agree on how many there are, or say what cannot be.
+    pub(crate) contradictory: Vec<i64>,
+}
+
+impl Page {
+    fn new() -> Page {
+        Page { due: [0; PAGE], seen: [0; PAGE], keys: Vec::new(), open: PAGE }
+    }
+}
+
+impl Frames {
+    /// The number of a stream.
+    pub(crate) fn stream(&mut self, id: &str, node: &str) -> u32 {
+        if let Some(number) = self.numbers.get(id) {
+            return *number;
+        }
+        let number = self.streams.len() as u32;
+        self.streams.push(Stream { id: id.to_owned(), node: node.to_owned(), ..Stream::default() });
+        self.numbers.insert(id.to_owned(), number);
+        number
+    }
+
+    /// Counts runs. `keys` has the hash of each row's key in the order of the runs, or is empty.
+    pub(crate) fn count(&mut self, runs: &[Run], keys: &[u64]) {
+        let mut begin = 0;
+        for run in runs {
+            let end = (begin + run.rows as usize).min(keys.len());
+            let own = keys.get(begin..end).unwrap_or_default();
+            begin = end;
+            if let Some(stream) = self.streams.get_mut(run.stream as usize) {
+                stream.count(run, own);
+            }
+        }
+    }
+
+    /// Whether a frame has a row.
+    pub(crate) fn has(&self, stream_id: &str, seq: i64) -> bool {
+        let stream = self.numbers.get(stream_id).and_then(|number| self.streams.get(*number as usize));
+        stream.is_some_and(|stream| stream.has(seq))
+    }
+
+    /// What is to be said of each stream.
+    pub(crate) fn accounts(self) -> Vec<Account> {
+        self.streams.into_iter().map(Stream::account).collect()
+    }
+}
+
+impl Stream {
+    fn count(&mut self, run: &Run, keys: &[u64]) {
+        self.rows += u64::from(run.rows);
+        if run.seq < 1 || run.due < 1 {
+            self.contradictory.insert(run.seq);
+            return;
+        }
+        let (first, last) = self.bounds.unwrap_or((run.seq, run.seq));
+        self.bounds = Some((first.min(run.seq), last.max(run.seq)));
+        let (number, slot) = place(run.seq);
+        if !self.open.contains_key(&number) && self.is_whole(number) {
+            *self.doubled.entry(run.seq).or_default() += u64::from(run.rows);
+            return;
+        }
+        let page = self.open.entry(number).or_insert_with(|| Box::new(Page::new()));
+        let due = run.due.unsigned_abs();
+        if page.due[slot] != 0 && page.due[slot] != due {
+            self.contradictory.insert(run.seq);
+        }
+        page.due[slot] = page.due[slot].max(due);
+        let before = page.seen[slot];
+        page.seen[slot] = before.saturating_add(run.rows);
+        if !keys.is_empty() {
+            if page.keys.is_empty() {
+                page.keys.resize_with(PAGE, Vec::new);
+            }
+            page.keys[slot].extend_from_slice(keys);
+        }
+        if before < page.due[slot] && page.seen[slot] >= page.due[slot] {
+            page.open -= 1;
+        }
+        if page.open == 0
+            && let Some(page) = self.open.remove(&number)
+        {
+            self.close(number, &page);
+            self.forget(number);
+        }
+    }
+
+    /// Takes over what a page says of rows that are too many.
+    fn close(&mut self, number: i64, page: &Page) {
+        for slot in 0..PAGE {
+            let mut extra = u64::from(page.seen[slot].saturating_sub(page.due[slot]));
+            if let Some(keys) = page.keys.get(slot) {
+                extra = extra.max(repeated(keys));
+            }
+            if extra > 0 {
+                *self.doubled.entry(seq(number, slot)).or_default() += extra;
+            }
+        }
+    }
+
+    /// Keeps of a whole page its number only, joined to its neighbours.
+    fn forget(&mut self, number: i64) {
+        let (mut first, mut end) = (number, number + 1);
+        if let Some(next_end) = self.whole.remove(&end) {
+            end = next_end;
+        }
+        if let Some((&before, &before_end)) = self.whole.range(..number).next_back()
+            && before_end == number
+        {
+            first = before;
+        }
+        self.whole.insert(first, end);
+    }
+
+    fn is_whole(&self, number: i64) -> bool {
+        self.whole.range(..=number).next_back().is_some_and(|(_, end)| *end > number)
+    }
+
+    fn has(&self, seq: i64) -> bool {
+        let (number, slot) = place(seq);
+        self.open.get(&number).map_or_else(|| self.is_whole(number), |page| page.seen[slot] > 0)
+    }
+
+    fn account(mut self) -> Account {
+        let mut open: Vec<_> = std::mem::take(&mut self.open).into_iter().collect();
+        open.sort_unstable_by_key(|(number, _)| *number);
+        let mut account = Account { bounds: self.bounds, ..Account::default() };
+        let mut present = Present::default();
+        let mut whole = self.whole.clone().into_iter().peekable();
+        for (number, page) in open {
+            while let Some((first, end)) = whole.next_if(|(first, _)| *first < number) {
+                present.add(seq(first, 0), seq(end, 0) - 1);
+            }
+            self.close(number, &page);
+            for slot in 0..PAGE {
+                let seq = seq(number, slot);
+                if page.seen[slot] > 0 {
+                    present.add(seq, seq);
+                }
+                if page.seen[slot] > 0 && page.seen[slot] < page.due[slot] {
+                    account.short.push((seq, page.seen[slot], page.due[slot]));
+                }
+            }
+        }
+        for (first, end) in whole {
+            present.add(seq(first, 0), seq(end, 0) - 1);
+        }
+        Account {
+            stream_id: self.id,
+            node: self.node,
+            rows: self.rows,
+            frames: present.frames,
+            missing: present.missing,
+            doubled: self.doubled.into_iter().collect(),
+            contradictory: self.contradictory.into_iter().collect(),
+            ..account
+        }
+    }
+}
+
+/// Frames that are there, told in rising order; what lies between them is missing.
+#[derive(Default)]
+struct Present {
+    last: i64,
+    frames: u64,
+    missing: Vec<(i64, i64)>,
+}
+
+impl Present {
+    fn add(&mut self, first: i64, last: i64) {
+        if first > self.last + 1 {
+            self.missing.push((self.last + 1, first - 1));
+        }
+        self.frames += (last - first + 1).unsigned_abs();
+        self.last = last;
+    }
+}
+
+/// Page and slot of a frame; frames count from 1.
+fn place(seq: i64) -> (i64, usize) {
+    ((seq - 1).div_euclid(PAGE as i64), (seq - 1).rem_euclid(PAGE as i64) as usize)
+}
+
+fn seq(page: i64, slot: usize) -> i64 {
+    page * PAGE as i64 + slot as i64 + 1
+}
+
+/// How many of the hashes are there already.
+fn repeated(keys: &[u64]) -> u64 {
+    let mut sorted = keys.to_vec();
+    sorted.sort_unstable();
+    sorted.windows(2).filter(|pair| pair[0] == pair[1]).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(seq: i64, due: i32, rows: u32) -> Run {
+        Run { stream: 0, seq, due, rows }
+    }
+
+    fn account(runs: &[Run], keys: &[u64]) -> Account {
+        let mut frames = Frames::default();
+        frames.stream("s", "n");
+        frames.count(runs, keys);
+        frames.accounts().remove(0)
+    }
+
+    #[test]
+    fn whole_pages_are_forgotten_in_any_order_and_nothing_is_missing() {
+        let mut frames = Frames::default();
+        frames.stream("s", "n");
+        for seq in (1..=1024).rev() {
+            frames.count(&[run(seq, 2, 1), run(seq, 2, 1)], &[]);
+        }
+        assert!(frames.streams[0].open.is_empty());
+        assert_eq!(frames.streams[0].whole, BTreeMap::from([(0, 4)]));
+        assert!(frames.has("s", 1024) && !frames.has("s", 1025) && !frames.has("t", 1));
+        let account = frames.accounts().remove(0);
+        assert_eq!((account.rows, account.frames, account.bounds), (2048, 1024, Some((1, 1024))));
+        assert!(account.missing.is_empty() && account.short.is_empty() && account.doubled.is_empty(), "{account:?}");
+    }
+
+    #[test]
+    fn a_row_too_many_is_found_in_an_open_and_in_a_forgotten_page() {
+        let mut runs: Vec<Run> = (1..=256).map(|seq| run(seq, 1, 1)).collect();
+        runs.extend([run(7, 1, 2), run(300, 1, 1), run(300, 1, 1)]);
+        let account = account(&runs, &[]);
+        assert_eq!(account.doubled, [(7, 2), (300, 1)]);
+        assert_eq!(account.missing, [(257, 299)]);
+    }
+
+    #[test]
+    fn a_short_frame_and_missing_ones_are_told_apart() {
+        let account = account(&[run(2, 8, 7), run(5, 8, 8)], &[]);
+        assert_eq!(account.short, [(2, 7, 8)]);
+        assert_eq!(account.missing, [(1, 1), (3, 4)]);
+    }
+
+    #[test]
+    fn a_row_twice_in_place_of_another_is_found_by_its_key() {
+        let account = account(&[run(1, 3, 3), run(2, 3, 3)], &[1, 2, 3, 5, 4, 5]);
+        assert_eq!(account.doubled, [(2, 1)]);
+        assert!(account.short.is_empty());
+    }
+
+    #[test]
+    fn rows_that_disagree_on_their_frame_or_have_none_are_contradictory() {
+        let account = account(&[run(1, 3, 1), run(1, 2, 1), run(0, 1, 1), run(4, 0, 1)], &[]);
+        assert_eq!(account.contradictory, [0, 1, 4]);
+    }
+}
