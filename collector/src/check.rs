@@ -56,7 +56,9 @@ pub async fn check(config: &Config, offline: bool) -> Findings {
     findings.line("http", format_args!("/metrics and /healthz on {}", config.http.listen));
     let (age, bytes) = (config.frames.age_max, config.frames.bytes_max);
     let queue = config.frames.queue_bytes_max;
-    findings.line("frames", format_args!("every {age:?} or {bytes} bytes; {queue} bytes may wait"));
+    findings.line("frames", format_args!("every {age:?} or {bytes} bytes; {queue} bytes in memory"));
+    let spool = &config.spool;
+    findings.line("spool", format_args!("{} bytes or {:?} may wait on disk", spool.bytes_max, spool.age_max));
     match kafka_client::check_properties(&config.kafka) {
         Ok(()) => findings.line("kafka", format_args!("{}", config.kafka.bootstrap_servers)),
         Err(error) => findings.problem("kafka", format_args!("{error:#}")),

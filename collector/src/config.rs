@@ -41,7 +41,8 @@ pub struct Config {
     /// Rack of this host's devices. Default: none.
     #[serde(default)]
     pub rack: Option<String>,
-    /// Folder where ids, sessions and last counters are remembered between starts. Default: `/var/lib/racklake`.
+    /// Folder of the spool and of what is remembered between starts: ids, sessions, last counters. Default:
+    /// `/var/lib/racklake`.
     #[serde(default = "state_dir")]
     pub state_dir: PathBuf,
     /// Where the collector tells about itself.
@@ -49,9 +50,12 @@ pub struct Config {
     pub http: HttpConfig,
     /// Where frames go. Required.
     pub kafka: KafkaConfig,
-    /// When frames are closed, and how many may wait.
+    /// When frames are closed.
     #[serde(default)]
     pub frames: FramesConfig,
+    /// How much may wait on disk for Kafka.
+    #[serde(default)]
+    pub spool: SpoolConfig,
     /// NVIDIA GPUs of this host.
     #[serde(default)]
     pub nvml: NvmlConfig,
@@ -126,8 +130,24 @@ pub struct FramesConfig {
     pub bytes_max: usize,
     /// A frame is closed when it has this many rows. Default: 65,536.
     pub rows_max: usize,
-    /// Bytes of closed frames that may wait for Kafka; beyond it the oldest are dropped. Default: 64 MiB.
+    /// Bytes of closed frames in memory. Frames that are on disk are read back from there; only where the disk takes
+    /// nothing are the oldest dropped. Default: 64 MiB.
     pub queue_bytes_max: usize,
+}
+
+/// `[spool]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpoolConfig {
+    /// Bytes of frames that may wait on disk for Kafka; beyond it the oldest are dropped. The file can be twice as
+    /// large, and does not shrink. Default: 1 GiB.
+    pub bytes_max: usize,
+    /// A frame that could not be sent for this long is dropped. Default: 7 days.
+    #[serde(deserialize_with = "duration")]
+    pub age_max: Duration,
+    /// The longest that anything waits to be made durable; a power loss may cost as much. Default: 1 s.
+    #[serde(deserialize_with = "duration")]
+    pub fsync_period: Duration,
 }
 
 /// `[nvml]`.
@@ -239,6 +259,7 @@ impl Config {
         }
         self.kafka.validate()?;
         self.frames.validate()?;
+        self.spool.validate(&self.frames)?;
         let mut endpoints: Vec<String> = Vec::new();
         for miner in &self.miner {
             let endpoint = miner.endpoint();
@@ -300,6 +321,36 @@ impl FramesConfig {
             return Err(SettingsError(format!("frames.queue_bytes_max: {queue} is below 4 frames, {least}")));
         }
         Ok(())
+    }
+}
+
+impl SpoolConfig {
+    fn validate(&self, frames: &FramesConfig) -> Result<(), SettingsError> {
+        let least = 4 * frames.bytes_max;
+        if self.bytes_max < least {
+            let bytes = self.bytes_max;
+            return Err(SettingsError(format!("spool.bytes_max: {bytes} is below 4 frames, {least}")));
+        }
+        if self.age_max < Duration::from_secs(60) {
+            return Err(SettingsError(format!("spool.age_max: {:?} is below 1min", self.age_max)));
+        }
+        if !(Duration::from_millis(1)..=Duration::from_secs(60)).contains(&self.fsync_period) {
+            return Err(SettingsError(format!(
+                "spool.fsync_period: {:?} is not within 1ms to 1min",
+                self.fsync_period
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Default for SpoolConfig {
+    fn default() -> SpoolConfig {
+        SpoolConfig {
+            bytes_max: 1024 * 1024 * 1024,
+            age_max: Duration::from_secs(7 * 24 * 3600),
+            fsync_period: Duration::from_secs(1),
+        }
     }
 }
 
@@ -392,6 +443,8 @@ mod tests {
             ("[nvml]\nenabled = false\n", "[[miner]]"),
             ("[frames]\nrows_max = 0\n", "frames.rows_max"),
             ("[frames]\nbytes_max = 9999999\n", "frames.bytes_max"),
+            ("[spool]\nbytes_max = 4096\n", "spool.bytes_max"),
+            ("[spool]\nfsync_period = \"1h\"\n", "spool.fsync_period"),
             ("[[miner]]\naddress = \"a\"\nmake = \"whatsminer\"\n", "avalon"),
             ("[[miner]]\naddress = \"a\"\nmake = \"avalon\"\n[[miner]]\naddress = \"a\"\nmake = \"avalon\"\n", "twice"),
             ("[kafka.properties]\nacks = \"0\"\n", "acks"),

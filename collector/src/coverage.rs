@@ -1,14 +1,17 @@
 //! Counts what was due, read, failed and dropped, by table and minute, and makes the rows of `coverage` from it.
 //!
-//! A due row is counted together with its outcome, so every row balances: expected = collected + failed + dropped. Rows
-//! of one stream, table and minute add up; a row whose frame is dropped later moves to `dropped` in a further row of the
-//! same minute, with a negative `collected`. Coverage does not count itself.
+//! A due row is counted together with its outcome, so every row balances: expected = collected + failed + dropped +
+//! lost_in_flight. Rows of one stream, table and minute add up; a row whose frame is dropped later moves to `dropped` in
+//! a further row of the same minute, with a negative `collected`. Coverage does not count itself. Counts outlive a kill;
+//! call durations of the minute do not.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use racklake_schemas::clock::MINUTE;
 use racklake_schemas::tables::{self, coverage};
-use racklake_schemas::{Row, Table, row_status};
+use racklake_schemas::{Row, Table, catalog, row_status};
+use serde::{Deserialize, Serialize};
 
 use crate::clock_state::ClockState;
 use crate::place::Place;
@@ -17,7 +20,8 @@ use crate::place::Place;
 const CALLS_MAX: usize = 65_536;
 
 /// What became of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
     /// Values were read.
     Collected,
@@ -40,6 +44,21 @@ impl Outcome {
         }
     }
 
+    /// One byte for the journal.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Outcome::Collected => 0,
+            Outcome::Stale => 1,
+            Outcome::Failed => 2,
+            Outcome::Late => 3,
+        }
+    }
+
+    /// The outcome of a journal's byte.
+    pub(crate) fn from_code(code: u8) -> Option<Outcome> {
+        [Outcome::Collected, Outcome::Stale, Outcome::Failed, Outcome::Late].get(usize::from(code)).copied()
+    }
+
     /// Label in metrics.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -60,10 +79,20 @@ impl Tally {
     pub(crate) fn add(&mut self, minute: i64, outcome: Outcome) {
         *self.0.entry((minute, outcome)).or_default() += 1;
     }
+
+    /// Its counts one by one, to be stored.
+    pub(crate) fn to_list(&self) -> Vec<(i64, Outcome, i64)> {
+        self.0.iter().map(|(&(minute, outcome), &rows)| (minute, outcome, rows)).collect()
+    }
+
+    /// The tally of a stored list.
+    pub(crate) fn from_list(list: &[(i64, Outcome, i64)]) -> Tally {
+        Tally(list.iter().map(|&(minute, outcome, rows)| ((minute, outcome), rows)).collect())
+    }
 }
 
 /// Counts of one table and minute since the last row about them.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) expected: i64,
     pub(crate) collected: i64,
@@ -71,9 +100,19 @@ pub(crate) struct Counts {
     pub(crate) stale: i64,
     pub(crate) late: i64,
     pub(crate) dropped: i64,
-    pub(crate) drop_reasons: BTreeMap<&'static str, i64>,
+    pub(crate) lost_in_flight: i64,
+    pub(crate) drop_reasons: BTreeMap<Cow<'static, str>, i64>,
+    #[serde(skip)]
     calls: Vec<i32>,
     call_max: Option<i32>,
+}
+
+/// Counts of one table and minute, to be stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Told {
+    table: String,
+    minute: i64,
+    counts: Counts,
 }
 
 /// All counts that no row has told yet.
@@ -96,11 +135,24 @@ impl Coverage {
     }
 
     /// Due rows were not made at all.
-    pub(crate) fn skipped(&mut self, table: &'static Table, minute: i64, rows: i64, reason: &'static str) {
+    pub(crate) fn skipped(
+        &mut self,
+        table: &'static Table,
+        minute: i64,
+        rows: i64,
+        reason: impl Into<Cow<'static, str>>,
+    ) {
         let Some(counts) = self.of(table, minute) else { return };
         counts.expected += rows;
         counts.dropped += rows;
-        *counts.drop_reasons.entry(reason).or_default() += rows;
+        *counts.drop_reasons.entry(reason.into()).or_default() += rows;
+    }
+
+    /// A tick that a killed collector had begun has no row.
+    pub(crate) fn lost_in_flight(&mut self, table: &'static Table, minute: i64) {
+        let Some(counts) = self.of(table, minute) else { return };
+        counts.expected += 1;
+        counts.lost_in_flight += 1;
     }
 
     /// Rows that were made have been dropped. A late one was never expected, so it only leaves `late`.
@@ -110,7 +162,7 @@ impl Coverage {
             counts.put(outcome, -rows);
             if outcome != Outcome::Late {
                 counts.dropped += rows;
-                *counts.drop_reasons.entry(reason).or_default() += rows;
+                *counts.drop_reasons.entry(reason.into()).or_default() += rows;
             }
         }
     }
@@ -133,6 +185,22 @@ impl Coverage {
                 std::mem::replace(&mut self.counts, rest)
             }
         }
+    }
+
+    /// All counts, to be stored.
+    pub(crate) fn to_list(&self) -> Vec<Told> {
+        let told = |(&(minute, table), counts): (&(i64, &'static str), &Counts)| Told {
+            table: table.to_owned(),
+            minute,
+            counts: counts.clone(),
+        };
+        self.counts.iter().map(told).collect()
+    }
+
+    /// The counts of a stored list; those of a table that is no longer known are left out.
+    pub(crate) fn from_list(list: Vec<Told>) -> Coverage {
+        let known = |told: Told| catalog::table(&told.table).map(|table| ((told.minute, table.name), told.counts));
+        Coverage { counts: list.into_iter().filter_map(known).collect() }
     }
 
     /// Whether rows have told everything.
@@ -167,6 +235,7 @@ impl Counts {
         row.set(coverage::STALE, self.stale);
         row.set(coverage::LATE, self.late);
         row.set(coverage::DROPPED, self.dropped);
+        row.set(coverage::LOST_IN_FLIGHT, self.lost_in_flight);
         let reasons = (!self.drop_reasons.is_empty()).then(|| serde_json::json!(self.drop_reasons).to_string());
         row.set(coverage::DROP_REASONS_JSON, reasons);
         row.set(coverage::SEQ_LAST, (seq_last > 0).then_some(seq_last));
@@ -219,7 +288,7 @@ mod tests {
         let correction = coverage.take(None).remove(&(0, "gpu_sample")).unwrap();
         assert_eq!((correction.expected, correction.collected, correction.failed), (0, -2, -1));
         assert_eq!((correction.stale, correction.late, correction.dropped), (-1, -1, 3));
-        assert_eq!(correction.drop_reasons, BTreeMap::from([("queue_full", 3)]));
+        assert_eq!(correction.drop_reasons, BTreeMap::from([("queue_full".into(), 3)]));
     }
 
     #[test]

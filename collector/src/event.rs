@@ -2,8 +2,8 @@
 //!
 //! It decides nothing: whoever saw it has chosen name, severity and words.
 
-use racklake_schemas::Row;
 use racklake_schemas::tables::{self, event};
+use racklake_schemas::{Cell, Row};
 
 use crate::place::{DeviceLabels, Place};
 use crate::source::EventDraft;
@@ -11,11 +11,23 @@ use crate::source::EventDraft;
 /// Gives events and episodes their numbers within the stream.
 #[derive(Debug, Default)]
 pub(crate) struct EventNumbers {
-    events: u64,
-    episodes: u64,
+    pub(crate) events: u64,
+    pub(crate) episodes: u64,
 }
 
 impl EventNumbers {
+    /// Numbers that an earlier start has given to a row are not given again.
+    pub(crate) fn seen(&mut self, place: &Place, row: &Row) {
+        let number = |column: usize, mark: &str| match row.cell(column) {
+            Cell::Text(id) => id.strip_prefix(&place.stream_id)?.strip_prefix(mark)?.parse().ok(),
+            _ => None,
+        };
+        if std::ptr::eq(row.table(), &tables::EVENT) {
+            self.events = self.events.max(number(event::EVENT_ID, "-").unwrap_or(0));
+            self.episodes = self.episodes.max(number(event::EPISODE_ID, "-e").unwrap_or(0));
+        }
+    }
+
     /// The row of an event; `now` is its time where the draft has none.
     pub(crate) fn row(&mut self, place: &Place, draft: EventDraft, device: Option<&DeviceLabels>, now: i64) -> Row {
         self.events += 1;

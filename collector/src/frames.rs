@@ -1,28 +1,40 @@
 //! Collects rows into frames: one open frame per table, closed by age, bytes or rows, encoded device by device.
 //!
-//! Every frame gets the next seq of its table when it is closed, so a hole in seq is a frame that was made and lost. The
-//! encoded size is estimated while rows come and known when the frame is closed; one that turns out too large is
-//! divided. Rows of `event`, `device` wait for nobody. It does not decide what happens to a frame.
+//! Every frame gets the next seq of its table when it is closed; the spool stores both in one transaction, so a hole in
+//! seq is a frame that was made and dropped. The encoded size is estimated while rows come and known when the frame is
+//! closed; one that turns out too large is divided. Rows of `event`, `device` wait for nobody. It does not decide what
+//! happens to a frame.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use racklake_schemas::clock::Clock;
 use racklake_schemas::tables::{DEVICE, EVENT};
 use racklake_schemas::wire::{self, FrameHeader};
-use racklake_schemas::{Cell, Row, Rows, Table};
+use racklake_schemas::{Cell, Row, Rows, Table, catalog};
 use tokio::time::Instant;
 
 use crate::config::FramesConfig;
 use crate::coverage::{Outcome, Tally};
 use crate::place::Place;
+use crate::spool::Counted;
 
 /// A closed frame.
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) table: &'static Table,
+    pub(crate) stream_id: String,
+    pub(crate) node: String,
+    pub(crate) partition: i32,
     pub(crate) seq: i64,
     pub(crate) rows: usize,
-    pub(crate) payload: Vec<u8>,
+    /// Length of the payload.
+    pub(crate) bytes: usize,
+    /// The encoded rows; `None` where only the disk has them.
+    pub(crate) payload: Option<Arc<[u8]>>,
+    /// Wall clock, µs UTC.
+    pub(crate) closed_at: i64,
     /// Which minutes and outcomes its rows were counted under.
     pub(crate) tally: Tally,
 }
@@ -59,17 +71,26 @@ struct Open {
     due: Instant,
 }
 
-#[derive(Debug)]
-struct Counted {
-    row: Row,
-    minute: i64,
-    outcome: Outcome,
-}
-
 impl Frames {
-    /// No frame is open.
+    /// No frame is open, and none has been closed.
     pub(crate) fn new(limits: FramesConfig) -> Frames {
         Frames { limits, open: BTreeMap::new(), seq_last: BTreeMap::new() }
+    }
+
+    /// Highest seq of each table.
+    pub(crate) fn seqs_last(&self) -> BTreeMap<String, i64> {
+        self.seq_last.iter().map(|(table, seq)| ((*table).to_owned(), *seq)).collect()
+    }
+
+    /// Goes on after the frames that an earlier start has numbered.
+    pub(crate) fn go_on_after(&mut self, seqs_last: &BTreeMap<String, i64>) {
+        let known = |(name, seq): (&String, &i64)| catalog::table(name).map(|table| (table.name, *seq));
+        self.seq_last = seqs_last.iter().filter_map(known).collect();
+    }
+
+    /// The rows of the open frames.
+    pub(crate) fn open_rows(&self) -> Vec<Counted> {
+        self.open.values().flat_map(|open| open.rows.iter().cloned()).collect()
     }
 
     /// Highest seq given to a frame of the table; 0 where none was.
@@ -142,7 +163,18 @@ impl Frames {
         let payload = wire::encode(&header, &batch);
         if payload.len() <= self.limits.bytes_max {
             self.seq_last.insert(table.name, seq);
-            return closed.push(Closed::Frame(Frame { table, seq, rows: counted.len(), payload, tally }));
+            return closed.push(Closed::Frame(Frame {
+                table,
+                stream_id: place.stream_id.clone(),
+                node: place.node.clone(),
+                partition: place.partition,
+                seq,
+                rows: counted.len(),
+                bytes: payload.len(),
+                payload: Some(payload.into()),
+                closed_at: Clock::now_us(),
+                tally,
+            }));
         }
         if counted.len() == 1 {
             return closed.push(Closed::Refused { table, bytes: payload.len(), tally });
@@ -252,7 +284,7 @@ mod tests {
         }
         closed.extend(frames.close_all(&place()));
         let closed = frame(closed);
-        assert!(closed.len() > 1 && closed.iter().all(|frame| frame.payload.len() <= 4096));
+        assert!(closed.len() > 1 && closed.iter().all(|frame| frame.bytes <= 4096));
         assert_eq!(closed.iter().map(|frame| frame.rows).sum::<usize>(), 2000);
         assert_eq!(
             closed.iter().map(|frame| frame.seq).collect::<Vec<_>>(),

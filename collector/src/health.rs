@@ -81,7 +81,7 @@ impl Health {
             }
         }
         if inner.dropped_at.is_some_and(|at| at.elapsed() < DROP_MEMORY) {
-            problems.push("queue: full, the oldest frames are dropped".to_owned());
+            problems.push("spool: frames are dropped, see the events frames_dropped".to_owned());
         }
         problems.extend(inner.failing.iter().map(|(part, reason)| format!("{part}: {reason}")));
         problems

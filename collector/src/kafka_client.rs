@@ -23,7 +23,6 @@ use tokio::sync::mpsc;
 use crate::config::{KafkaConfig, MESSAGE_BYTES_MAX, Property};
 use crate::frames::Frame;
 use crate::health::Health;
-use crate::place::Place;
 
 /// Most frames in the producer at a time; also the room for their reports.
 pub(crate) const IN_FLIGHT_MAX: usize = 4096;
@@ -138,16 +137,16 @@ impl Producer {
     pub(crate) fn send(
         &self,
         topic: &str,
-        partition: i32,
-        place: &Place,
         frame: &Frame,
+        payload: &[u8],
+        replay: bool,
         order: u64,
     ) -> Result<(), RDKafkaErrorCode> {
         let record = BaseRecord::with_opaque_to(topic, order as usize)
-            .partition(partition)
-            .key(place.node.as_bytes())
-            .payload(frame.payload.as_slice())
-            .headers(headers(place, frame));
+            .partition(frame.partition)
+            .key(frame.node.as_bytes())
+            .payload(payload)
+            .headers(headers(frame, replay));
         let sent = self.client.send(record);
         sent.map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown))
     }
@@ -197,17 +196,18 @@ fn without_value(error: KafkaError) -> String {
     }
 }
 
-fn headers(place: &Place, frame: &Frame) -> OwnedHeaders {
+fn headers(frame: &Frame, replay: bool) -> OwnedHeaders {
     let (format, catalog, seq) = (wire::FORMAT.to_string(), CATALOG_VERSION.to_string(), frame.seq.to_string());
     let headers = [
         (header::TABLE, frame.table.name),
         (header::FORMAT, &format),
         (header::CATALOG_VERSION, &catalog),
-        (header::NODE, &place.node),
-        (header::STREAM_ID, &place.stream_id),
+        (header::NODE, &frame.node),
+        (header::STREAM_ID, &frame.stream_id),
         (header::SEQ, &seq),
     ];
-    headers.into_iter().fold(OwnedHeaders::new_with_capacity(headers.len()), |all, (key, value)| {
+    let replay = replay.then_some((header::REPLAY, "1"));
+    headers.into_iter().chain(replay).fold(OwnedHeaders::new_with_capacity(headers.len() + 1), |all, (key, value)| {
         all.insert(Header { key, value: Some(value) })
     })
 }

@@ -1,8 +1,9 @@
 //! Reads the sensors of a rack host and publishes them to Kafka as frames.
 //!
 //! A reading goes straight through the files: a `source` reads it, the `sampler` decides when and stamps it, the
-//! `outlet` counts it (`coverage`), puts it into a frame (`frames`) and in line (`queue`), and the `publisher` hands the
-//! frame to Kafka and waits until it is acknowledged. What happens beside the readings is an `event`.
+//! `outlet` journals and counts it (`coverage`), puts it into a frame (`frames`) and in line (`queue`), the `spool` makes
+//! the frame durable, and the `publisher` hands it to Kafka and waits until it is acknowledged. What happens beside the
+//! readings is an `event`.
 //!
 //! This crate knows no Parquet and no object store, and keeps nothing global: two collectors in one process do not meet.
 
@@ -10,6 +11,7 @@ mod clock_state;
 mod coverage;
 mod device_registry;
 mod discovery;
+mod drops;
 mod event;
 mod frames;
 mod health;
@@ -23,6 +25,7 @@ mod publisher;
 mod queue;
 mod sampler;
 mod service;
+mod spool;
 mod state;
 #[cfg(test)]
 mod testing;

@@ -30,8 +30,9 @@ pub(crate) struct Metrics {
     pub(crate) discoveries_failed: Family<One, Counter>,
     pub(crate) devices: Family<Two, Gauge>,
     pub(crate) read_seconds: Family<One, Histogram, fn() -> Histogram>,
-    pub(crate) queue_bytes: Gauge,
-    pub(crate) queue_frames: Gauge,
+    pub(crate) spool_bytes: Gauge,
+    pub(crate) spool_frames: Gauge,
+    pub(crate) spool_oldest_seconds: Gauge,
     pub(crate) in_flight_bytes: Gauge,
 }
 
@@ -63,8 +64,9 @@ impl Metrics {
             discoveries_failed: Family::default(),
             devices: Family::default(),
             read_seconds: Family::new_with_constructor(read_buckets),
-            queue_bytes: Gauge::default(),
-            queue_frames: Gauge::default(),
+            spool_bytes: Gauge::default(),
+            spool_frames: Gauge::default(),
+            spool_oldest_seconds: Gauge::default(),
             in_flight_bytes: Gauge::default(),
         };
         metrics.register();
@@ -84,8 +86,9 @@ impl Metrics {
         r.register("discoveries_failed", "Discoveries that failed, by source", self.discoveries_failed.clone());
         r.register("devices", "Devices, by source and whether they are there", self.devices.clone());
         r.register("read_seconds", "How long reads take", self.read_seconds.clone());
-        r.register("queue_bytes", "Bytes of frames that wait for Kafka", self.queue_bytes.clone());
-        r.register("queue_frames", "Frames that wait for Kafka", self.queue_frames.clone());
+        r.register("spool_bytes", "Bytes of frames that wait for Kafka", self.spool_bytes.clone());
+        r.register("spool_frames", "Frames that wait for Kafka", self.spool_frames.clone());
+        r.register("spool_oldest_seconds", "Age of the oldest frame that waits", self.spool_oldest_seconds.clone());
         r.register("in_flight_bytes", "Bytes handed to the Kafka client", self.in_flight_bytes.clone());
     }
 

@@ -1,8 +1,12 @@
-//! The one door through which rows leave the samplers: they are counted, framed and put in line for Kafka here.
+//! The one door through which rows leave the samplers: they are journalled, counted, framed and put in line here.
 //!
 //! Everything behind the door is plain data under one lock, so that a row, its count and the frame that carries it never
-//! disagree. It waits for nothing and writes to no disk: what does not fit is dropped, counted and named.
+//! disagree. It waits for no disk: the journal is written, not synced, and the spool's thread does the rest. What does
+//! not fit is dropped, counted and named.
 
+mod spooling;
+
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use racklake_schemas::clock::Clock;
@@ -15,14 +19,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock_state;
 use crate::config::FramesConfig;
-use crate::coverage::{Coverage, Outcome, Tally, minute_of};
+use crate::coverage::{Counts, Coverage, Outcome, Tally, minute_of};
+use crate::drops::Drops;
 use crate::event::{EventNumbers, detailed};
 use crate::frames::{Closed, Frame, Frames};
 use crate::health::Health;
 use crate::metrics::{Metrics, one, two};
 use crate::place::{DeviceLabels, Place, locked};
-use crate::queue::{Drops, Queue, Queued};
+use crate::queue::{Limits, Queue, Queued, drop_reason};
 use crate::source::EventDraft;
+use crate::spool::{Account, Counted, Journal, Record};
+use spooling::Spooling;
 
 /// The door, shared by all tasks of one collector.
 #[derive(Debug)]
@@ -35,6 +42,7 @@ pub(crate) struct Outlet {
     ready: Notify,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    spooling: Option<Spooling>,
 }
 
 #[derive(Debug)]
@@ -44,35 +52,71 @@ struct Inner {
     drops: Drops,
     coverage: Coverage,
     numbers: EventNumbers,
+    /// Reads that have begun and have no row: due time and address.
+    begun: BTreeMap<(i64, String), &'static Table>,
+    journal: Option<Journal>,
+    journal_failed: bool,
+    /// As of the last transaction.
+    account: Account,
 }
 
 impl Outlet {
-    /// A door behind which nothing is yet.
+    /// A door without a spool: frames wait in memory, and end with the process.
+    #[cfg(test)]
     pub(crate) fn new(place: Place, limits: FramesConfig, metrics: Arc<Metrics>, health: Arc<Health>) -> Outlet {
+        let bytes_max = limits.queue_bytes_max;
+        let age_max = std::time::Duration::from_secs(24 * 3600);
+        let queue = Limits { bytes_max, memory_max: bytes_max, age_max, spooled: false };
+        Outlet::with_limits(place, limits, queue, metrics, health)
+    }
+
+    fn with_limits(
+        place: Place,
+        frames: FramesConfig,
+        queue: Limits,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+    ) -> Outlet {
         let inner = Inner {
-            queue: Queue::new(limits.queue_bytes_max),
-            frames: Frames::new(limits),
+            queue: Queue::new(queue),
+            frames: Frames::new(frames),
             drops: Drops::default(),
             coverage: Coverage::default(),
             numbers: EventNumbers::default(),
+            begun: BTreeMap::new(),
+            journal: None,
+            journal_failed: false,
+            account: Account::default(),
         };
-        Outlet { place, inner: Mutex::new(inner), timers: Notify::new(), ready: Notify::new(), metrics, health }
+        let (timers, ready) = (Notify::new(), Notify::new());
+        Outlet { place, inner: Mutex::new(inner), timers, ready, metrics, health, spooling: None }
     }
 
-    /// Takes rows that are due at `due` (µs UTC). `late` ones came after a stale row and are not part of the balance.
-    pub(crate) fn rows(&self, rows: Vec<Row>, due: i64, late: bool) {
+    /// A read has begun that is due at `due` (µs UTC) at an address; its rows follow.
+    pub(crate) fn begun(&self, table: &'static Table, due: i64, address: &str) {
         let mut inner = locked(&self.inner);
-        for row in rows {
+        inner.begun.insert((due, address.to_owned()), table);
+        self.journal(&mut inner, Record::Begun { table, due, address: address.to_owned() });
+    }
+
+    /// Takes the rows of the tick that was due at `due` (µs UTC) at an address. `late` ones came after a stale row, which
+    /// was the outcome of their tick, and are not part of the balance.
+    pub(crate) fn rows(&self, rows: Vec<Row>, due: i64, address: &str, late: bool) {
+        let counted = |row: Row| {
             let outcome = if late { Outcome::Late } else { Outcome::of(&row) };
-            self.add(&mut inner, row, due, outcome);
-        }
-        drop(inner);
+            Counted { row, minute: minute_of(due), outcome }
+        };
+        let tick = (!late).then(|| (due, address.to_owned()));
+        self.add(&mut locked(&self.inner), rows.into_iter().map(counted).collect(), tick, None);
         self.timers.notify_one();
     }
 
     /// Counts due rows that are not made.
     pub(crate) fn skipped(&self, table: &'static Table, due: i64, rows: i64, reason: &'static str) {
-        locked(&self.inner).coverage.skipped(table, minute_of(due), rows, reason);
+        let mut inner = locked(&self.inner);
+        let minute = minute_of(due);
+        self.journal(&mut inner, Record::Skipped { table, minute, rows, reason: reason.to_owned() });
+        inner.coverage.skipped(table, minute, rows, reason);
         self.metrics.ticks_skipped.get_or_create(&one("table", table.name)).inc_by(rows as u64);
     }
 
@@ -87,7 +131,9 @@ impl Outlet {
         let mut row = identity.clone();
         row.set(device::OBSERVED_BECAUSE, because);
         self.place.stamp(&mut row, now, Some(labels));
-        self.rows(vec![row], now, false);
+        let counted = Counted { row, minute: minute_of(now), outcome: Outcome::Collected };
+        self.add(&mut locked(&self.inner), vec![counted], None, None);
+        self.timers.notify_one();
     }
 
     /// Takes an event, of a device where one is given.
@@ -124,10 +170,14 @@ impl Outlet {
         let now = Clock::now_us();
         let clock = clock_state::read();
         let mut inner = locked(&self.inner);
-        for ((minute, table), counts) in inner.coverage.take(end) {
-            let seq_last = inner.frames.seq_last(table);
-            let row = counts.row(&self.place, table, minute, seq_last, now, clock);
-            self.add(&mut inner, row, now, Outcome::Collected);
+        let told = inner.coverage.take(end);
+        let row = |((minute, table), counts): ((i64, &'static str), Counts)| {
+            let row = counts.row(&self.place, table, minute, inner.frames.seq_last(table), now, clock);
+            Counted { row, minute: minute_of(now), outcome: Outcome::Collected }
+        };
+        let rows: Vec<Counted> = told.into_iter().map(row).collect();
+        if !rows.is_empty() {
+            self.add(&mut inner, rows, None, end.or(Some(i64::MAX)));
         }
         drop(inner);
         self.timers.notify_one();
@@ -159,7 +209,7 @@ impl Outlet {
     /// Takes the oldest frame of the tables that are `open`, where it fits into `room` bytes.
     pub(crate) fn take(&self, open: impl Fn(&'static Table) -> bool, room: usize) -> Option<Queued> {
         let mut inner = locked(&self.inner);
-        let taken = inner.queue.take(open, room);
+        let taken = inner.queue.take(open, room, Instant::now());
         self.show(&inner.queue);
         taken
     }
@@ -171,7 +221,8 @@ impl Outlet {
         self.show(&inner.queue);
         let table = one("table", queued.frame.table.name);
         self.metrics.frames_published.get_or_create(&table).inc();
-        self.metrics.bytes_published.get_or_create(&table).inc_by(queued.frame.payload.len() as u64);
+        self.metrics.bytes_published.get_or_create(&table).inc_by(queued.frame.bytes as u64);
+        self.wake_spool();
     }
 
     /// A frame was not delivered and waits again.
@@ -186,12 +237,13 @@ impl Outlet {
         let frame = &queued.frame;
         let table = frame.table.name;
         self.metrics.frames_refused.get_or_create(&two(("table", table), ("reason", reason))).inc();
-        let details = json!({"table": table, "stream_id": self.place.stream_id, "seq": frame.seq, "rows": frame.rows,
-            "bytes": frame.payload.len(), "reason": reason});
+        let kept = self.keep_refused(queued);
+        let details = json!({"table": table, "stream_id": frame.stream_id, "seq": frame.seq, "rows": frame.rows,
+            "bytes": frame.bytes, "reason": reason, "file": kept});
         let message = format!("Kafka refuses frame {} of {table} for good: {reason}", frame.seq);
         let mut inner = locked(&self.inner);
         inner.queue.settle(queued);
-        self.count_dropped(&mut inner, frame.table, &frame.tally, frame.rows, "kafka_refused");
+        self.count_dropped(&mut inner, frame.table, &frame.tally, frame.rows, drop_reason::REFUSED);
         self.add_event(&mut inner, detailed("frame_refused", "error", message, &details), None);
     }
 
@@ -222,8 +274,20 @@ impl Outlet {
         }
     }
 
-    fn add(&self, inner: &mut Inner, row: Row, due: i64, outcome: Outcome) {
-        let (table, minute) = (row.table(), minute_of(due));
+    /// Journals rows and counts them. They are the outcome of `tick`, or tell the coverage before a minute.
+    fn add(&self, inner: &mut Inner, rows: Vec<Counted>, tick: Option<(i64, String)>, told_before: Option<i64>) {
+        if let Some(tick) = &tick {
+            inner.begun.remove(tick);
+        }
+        if inner.journal.is_some() {
+            self.journal(inner, Record::Rows { rows: rows.clone(), tick, told_before });
+        }
+        rows.into_iter().for_each(|counted| self.count(inner, counted));
+    }
+
+    fn count(&self, inner: &mut Inner, counted: Counted) {
+        let Counted { row, minute, outcome } = counted;
+        let table = row.table();
         inner.coverage.made(table, minute, outcome);
         self.metrics.rows.get_or_create(&two(("table", table.name), ("outcome", outcome.name()))).inc();
         let closed = inner.frames.push(&self.place, row, minute, outcome, Instant::now());
@@ -241,7 +305,8 @@ impl Outlet {
         }
         self.metrics.events.get_or_create(&one("event", event)).inc();
         let row = inner.numbers.row(&self.place, draft, device, now);
-        self.add(inner, row, now, Outcome::Collected);
+        let counted = Counted { row, minute: minute_of(now), outcome: Outcome::Collected };
+        self.add(inner, vec![counted], None, None);
     }
 
     /// Puts closed frames in line and counts what had to go.
@@ -249,14 +314,15 @@ impl Outlet {
         for closed in closed {
             match closed {
                 Closed::Frame(frame) => {
-                    for dropped in inner.queue.push(frame) {
-                        self.count_drop(inner, &dropped);
+                    for (dropped, reason) in inner.queue.push(frame, Instant::now()) {
+                        self.count_drop(inner, &dropped, reason);
                     }
                     self.show(&inner.queue);
                     self.ready.notify_one();
+                    self.wake_spool();
                 }
                 Closed::Refused { table, bytes, tally } => {
-                    self.count_dropped(inner, table, &tally, 1, "row_too_large");
+                    self.count_dropped(inner, table, &tally, 1, drop_reason::ROW);
                     let details = json!({"table": table.name, "bytes": bytes});
                     let message = format!("a row of {} takes {bytes} bytes, more than frames.bytes_max", table.name);
                     self.add_event(inner, detailed("row_refused", "error", message, &details), None);
@@ -265,10 +331,9 @@ impl Outlet {
         }
     }
 
-    fn count_drop(&self, inner: &mut Inner, frame: &Frame) {
-        const REASON: &str = "queue_full";
-        inner.drops.note(frame, REASON, Instant::now());
-        self.count_dropped(inner, frame.table, &frame.tally, frame.rows, REASON);
+    fn count_drop(&self, inner: &mut Inner, frame: &Frame, reason: &'static str) {
+        inner.drops.note(frame, reason, Instant::now());
+        self.count_dropped(inner, frame.table, &frame.tally, frame.rows, reason);
         self.health.dropped();
     }
 
@@ -287,7 +352,7 @@ impl Outlet {
 
     fn tell_drops(&self, inner: &mut Inner) {
         for drop in inner.drops.take() {
-            let details = json!({"table": drop.table, "stream_id": self.place.stream_id, "seq_first": drop.seq_first,
+            let details = json!({"table": drop.table, "stream_id": drop.stream_id, "seq_first": drop.seq_first,
                 "seq_last": drop.seq_last, "frames": drop.frames, "rows": drop.rows, "reason": drop.reason});
             let message = format!(
                 "{} frames of {} with {} rows were dropped: {}",
@@ -299,8 +364,8 @@ impl Outlet {
 
     fn show(&self, queue: &Queue) {
         let (waiting, in_flight) = queue.bytes();
-        self.metrics.queue_bytes.set(waiting as i64);
-        self.metrics.queue_frames.set(queue.len() as i64);
+        self.metrics.spool_bytes.set(waiting as i64);
+        self.metrics.spool_frames.set(queue.len() as i64);
         self.metrics.in_flight_bytes.set(in_flight as i64);
     }
 }
@@ -316,7 +381,7 @@ mod tests {
         let limits = FramesConfig { rows_max: 20, queue_bytes_max: 40_000, ..FramesConfig::default() };
         let outlet = outlet(limits);
         for ts in 1..=1000 {
-            outlet.rows(vec![gpu_row(&format!("{ts:0>100}"), ts)], 0, false);
+            outlet.rows(vec![gpu_row(&format!("{ts:0>100}"), ts)], 0, "a", false);
         }
         outlet
     }
@@ -332,7 +397,7 @@ mod tests {
         assert_eq!((sum.expected, sum.collected, sum.failed, sum.dropped), (1000, kept, 0, 1000 - kept));
         let named = account.texts("event", event::DETAILS_JSON).into_iter().map(|details| {
             let details: serde_json::Value = serde_json::from_str(&details).unwrap();
-            assert_eq!((&details["table"], &details["reason"]), (&json!("gpu_sample"), &json!("queue_full")));
+            assert_eq!((&details["table"], &details["reason"]), (&json!("gpu_sample"), &json!("spool_full")));
             (details["seq_first"].as_i64().unwrap(), details["seq_last"].as_i64().unwrap())
         });
         let named: Vec<i64> = named.flat_map(|(first, last)| first..=last).collect();
@@ -343,7 +408,7 @@ mod tests {
     #[test]
     fn a_refused_frame_is_counted_and_named() {
         let outlet = outlet(FramesConfig { rows_max: 2, ..FramesConfig::default() });
-        outlet.rows(vec![gpu_row("a", 1), gpu_row("a", 2)], 0, false);
+        outlet.rows(vec![gpu_row("a", 1), gpu_row("a", 2)], 0, "a", false);
         let queued = outlet.take(|_| true, usize::MAX).unwrap();
         outlet.refused(&queued, "MSG_SIZE_TOO_LARGE");
         outlet.tell_everything();
@@ -361,7 +426,7 @@ mod tests {
             let (outlet, stop) = (Arc::clone(&outlet), stop.clone());
             async move { outlet.run_timers(stop).await }
         });
-        outlet.rows(vec![gpu_row("a", 1)], 0, false);
+        outlet.rows(vec![gpu_row("a", 1)], 0, "a", false);
         tokio::time::sleep(std::time::Duration::from_millis(9_900)).await;
         assert_eq!(outlet.waiting(), 0);
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;

@@ -4,7 +4,6 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result};
 use racklake_schemas::Row;
 use racklake_schemas::identity;
 use racklake_schemas::tables::gpu_sample as common;
@@ -18,8 +17,10 @@ pub(crate) struct Place {
     pub(crate) site: String,
     pub(crate) node: String,
     pub(crate) rack: Option<String>,
-    /// Random, new at each start: nothing survives a start that could continue the old one's frames.
+    /// The stream of the spool.
     pub(crate) stream_id: String,
+    /// Partition of every topic that this node's frames go to.
+    pub(crate) partition: i32,
 }
 
 /// What a row says about its device.
@@ -31,16 +32,15 @@ pub(crate) struct DeviceLabels {
 }
 
 impl Place {
-    /// The place that the config names, with a new stream.
-    pub(crate) fn new(config: &Config) -> Result<Place> {
-        let mut random = [0u8; 16];
-        getrandom::fill(&mut random).context("drawing a random stream id")?;
-        Ok(Place {
+    /// The place that the config names, with the stream of the spool.
+    pub(crate) fn new(config: &Config, stream_id: &str) -> Place {
+        Place {
             site: config.site.clone(),
             node: config.node.clone(),
             rack: config.rack.clone(),
-            stream_id: identity::stream_id(random),
-        })
+            stream_id: stream_id.to_owned(),
+            partition: identity::partition_of(&config.node, config.kafka.partitions),
+        }
     }
 
     /// Writes the common columns; node, stream, seq and frame_rows travel in the frame's header.

@@ -2,7 +2,7 @@
 //!
 //! All branching is in the one loop. A bounded number of bytes is in the producer at a time; a frame that was not
 //! delivered goes back to its place in the queue and is tried again, for ever, unless Kafka says that it will never take
-//! it. A topic that is missing holds up its own frames only. A delivery that was reported as failed may have happened:
+//! it. Payloads that are only on disk are read here, one at a time, as there is room for them. A topic that is missing holds up its own frames only. A delivery that was reported as failed may have happened:
 //! such a frame is sent twice with the same seq, by which ingest knows it.
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 use racklake_schemas::Table;
-use racklake_schemas::identity::partition_of;
 use rdkafka::error::RDKafkaErrorCode as Code;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -24,11 +23,12 @@ use crate::kafka_client::{IN_FLIGHT_MAX, Producer, Report};
 use crate::metrics::{Metrics, one};
 use crate::outlet::Outlet;
 use crate::queue::Queued;
+use crate::spool::StoreError;
 
 /// Bytes in the producer at a time.
 const IN_FLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// How long the last frames may take at the end.
-const DRAIN_MAX: Duration = Duration::from_secs(30);
+/// How long the last frames may take at the end; what is left then stays in the spool.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// How long Kafka may take to say which topics there are.
 const TOPICS_PATIENCE: Duration = Duration::from_secs(5);
 /// How often the loop looks at itself where nothing happens.
@@ -43,7 +43,6 @@ pub(crate) struct Publisher {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     producer: Producer,
-    partition: i32,
     in_flight: HashMap<u64, InFlight>,
     in_flight_bytes: usize,
     in_flight_bytes_max: usize,
@@ -79,14 +78,12 @@ impl Publisher {
         queue_bytes_max: usize,
     ) -> Result<Publisher> {
         let producer = Producer::new(config, Arc::clone(&health))?;
-        let partition = partition_of(&outlet.place.node, config.partitions);
         Ok(Publisher {
             config: config.clone(),
             outlet,
             health,
             metrics,
             producer,
-            partition,
             in_flight: HashMap::new(),
             in_flight_bytes: 0,
             in_flight_bytes_max: IN_FLIGHT_BYTES_MAX.min(queue_bytes_max / 2),
@@ -96,7 +93,7 @@ impl Publisher {
         })
     }
 
-    /// Publishes until `drain`, then what is left, for half a minute at most. Gives the number of frames left over.
+    /// Publishes until `drain`, then what is left, for ten seconds at most. Gives the number of frames left over.
     pub(crate) async fn run(mut self, drain: CancellationToken) -> usize {
         let mut end: Option<Instant> = None;
         loop {
@@ -138,10 +135,18 @@ impl Publisher {
             let open = |table: &'static Table| self.tables.get(table.name).is_some_and(|state| state.is_open(now));
             let room = self.in_flight_bytes_max.saturating_sub(self.in_flight_bytes);
             let Some(queued) = self.outlet.take(open, room) else { return };
+            let payload = match self.outlet.payload(&queued) {
+                Ok(payload) => payload,
+                Err(error) => {
+                    self.not_read(queued, &error);
+                    continue;
+                }
+            };
             let topic = self.config.topic(queued.frame.table.name);
-            match self.producer.send(&topic, self.partition, &self.outlet.place, &queued.frame, queued.order) {
+            let replay = queued.is_replay(now);
+            match self.producer.send(&topic, &queued.frame, &payload, replay, queued.order) {
                 Ok(()) => {
-                    self.in_flight_bytes += queued.frame.payload.len();
+                    self.in_flight_bytes += queued.frame.bytes;
                     self.in_flight.insert(queued.order, InFlight { queued, since: now });
                 }
                 Err(code) => self.not_delivered(queued, code),
@@ -149,9 +154,22 @@ impl Publisher {
         }
     }
 
+    /// The spool did not give the payload of a frame: one that is damaged is lost, a disk that refuses is asked again.
+    fn not_read(&mut self, queued: Queued, error: &StoreError) {
+        let (table, seq) = (queued.frame.table.name, queued.frame.seq);
+        tracing::error!(table, seq, %error, "a frame cannot be read from the spool");
+        if matches!(error, StoreError::Damaged(_)) {
+            return self.outlet.damaged(&queued);
+        }
+        let state = self.tables.entry(table).or_default();
+        state.back_off = (state.back_off * 2).clamp(BACK_OFF.0, BACK_OFF.1);
+        state.blocked_until = Some(Instant::now() + state.back_off);
+        self.outlet.put_back(queued);
+    }
+
     fn report(&mut self, report: Report) {
         let Some(InFlight { queued, .. }) = self.in_flight.remove(&report.order) else { return };
-        self.in_flight_bytes -= queued.frame.payload.len();
+        self.in_flight_bytes -= queued.frame.bytes;
         match report.result {
             Ok(()) => {
                 let table = queued.frame.table.name;
@@ -210,7 +228,7 @@ impl Publisher {
             let topic = self.config.topic(table.name);
             let partitions = topics.get(&topic).copied().unwrap_or(0);
             let state = self.tables.entry(table.name).or_default();
-            if partitions > self.partition as usize {
+            if partitions > self.outlet.place.partition as usize {
                 state.known = true;
                 self.health.topic_works(&topic);
             } else if partitions == 0 {
@@ -344,7 +362,7 @@ mod tests {
         }
 
         fn send(&self, rows: std::ops::RangeInclusive<i64>) {
-            rows.for_each(|ts| self.outlet.rows(vec![gpu_row("a", ts)], 0, false));
+            rows.for_each(|ts| self.outlet.rows(vec![gpu_row("a", ts)], 0, "a", false));
         }
 
         /// Messages of a topic, until `count` have come.
@@ -383,7 +401,7 @@ mod tests {
         let messages = tokio::task::block_in_place(|| published.read("t.gpu_sample", 3));
         assert_eq!(seqs(&messages), [1, 2, 3]);
         assert_eq!(messages[0].key().unwrap(), b"n1");
-        assert_eq!(messages[0].partition(), partition_of("n1", PARTITIONS));
+        assert_eq!(messages[0].partition(), racklake_schemas::identity::partition_of("n1", PARTITIONS));
         assert_eq!((header(&messages[0], "table"), header(&messages[0], "node")), ("gpu_sample".into(), "n1".into()));
         assert_eq!(header(&messages[0], "stream_id"), published.outlet.place.stream_id);
         assert_eq!(published.end().await, 0);

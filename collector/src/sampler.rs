@@ -163,6 +163,7 @@ impl Sampler {
     }
 
     fn begin(&mut self, served: Instant, due: i64) {
+        self.sampling.outlet.begun(self.source.table(), due, &self.address);
         let (source, address) = (Arc::clone(&self.source), self.address.clone());
         let began = Instant::now();
         let read = tokio::spawn(async move {
@@ -354,7 +355,7 @@ impl Sampler {
                 row.set_status(row_status::LATE);
             }
         }
-        self.sampling.outlet.rows(rows, due, late);
+        self.sampling.outlet.rows(rows, due, &self.address, late);
     }
 
     /// Rows of a device are told apart by ts within a frame.

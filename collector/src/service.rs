@@ -24,6 +24,7 @@ use crate::place::Place;
 use crate::publisher::Publisher;
 use crate::sampler::Sampling;
 use crate::source::{EventDraft, EventSink, Source};
+use crate::spool::{Bell, Spool, Writer};
 use crate::state::StateFolder;
 use crate::{discovery, http};
 
@@ -32,7 +33,7 @@ const SOURCE_EVENTS_MAX: usize = 1024;
 /// Samplers end with the deadline of their last read; more than this is not waited for.
 const SAMPLERS_END: Duration = Duration::from_secs(30);
 
-/// Runs a collector until `shutdown`, then sends what it holds, for half a minute at most.
+/// Runs a collector until `shutdown`, then sends what it holds, for ten seconds at most; the rest stays in the spool.
 ///
 /// # Errors
 /// When it cannot start: a setting that is not allowed, a state folder that cannot be written or is in use, an address
@@ -42,8 +43,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<()> {
     let (folder, loaded) = StateFolder::open(&config.state_dir)?;
     let listener = http::bind(config.http.listen).await?;
     let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
-    let place = Place::new(&config)?;
-    let outlet = Arc::new(Outlet::new(place, config.frames.clone(), Arc::clone(&metrics), Arc::clone(&health)));
+    let (outlet, spool) = open_spool(&config, &metrics, &health)?;
     let queue_bytes_max = config.frames.queue_bytes_max;
     let publisher = (Arc::clone(&outlet), Arc::clone(&health), Arc::clone(&metrics));
     let publisher = Publisher::new(&config.kafka, publisher.0, publisher.1, publisher.2, queue_bytes_max)?;
@@ -89,11 +89,49 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<()> {
     outlet.tell_everything();
     let left = publishing.await.context("publishing")?;
     if left > 0 {
-        tracing::error!(frames = left, "Kafka did not take everything in time; the frames left are lost");
+        tracing::warn!(frames = left, "Kafka did not take everything in time; the next start sends what is left");
     }
+    spool.end().await;
     stop.cancel();
     while beside.join_next().await.is_some() {}
     Ok(())
+}
+
+/// The thread that writes the spool.
+struct SpoolThread {
+    bell: Arc<Bell>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl SpoolThread {
+    /// Has what is left written, and waits for it.
+    async fn end(self) {
+        self.bell.end();
+        let ended = tokio::task::spawn_blocking(move || self.thread.join()).await;
+        if !matches!(ended, Ok(Ok(()))) {
+            tracing::error!("the thread of the spool did not end in order");
+        }
+    }
+}
+
+/// Opens the spool and the door in front of it, and starts to write.
+fn open_spool(config: &Config, metrics: &Arc<Metrics>, health: &Arc<Health>) -> Result<(Arc<Outlet>, SpoolThread)> {
+    let spool = Spool::open(&config.state_dir, &config.node)?;
+    let (folder, store) = (spool.folder.clone(), Arc::clone(&spool.store));
+    let (place, bell) = (Place::new(config, &spool.account.stream_id), Arc::new(Bell::default()));
+    let limits = (&config.frames, &config.spool);
+    let outlet = Outlet::with_spool(place, limits, spool, Arc::clone(&bell), Arc::clone(metrics), Arc::clone(health));
+    let outlet = Arc::new(outlet);
+    let writer = Writer {
+        folder,
+        store,
+        outlet: Arc::clone(&outlet),
+        health: Arc::clone(health),
+        bell: Arc::clone(&bell),
+        fsync_period: config.spool.fsync_period,
+    };
+    let thread = std::thread::Builder::new().name("spool".to_owned()).spawn(move || writer.run());
+    Ok((outlet, SpoolThread { bell, thread: thread.context("starting the thread of the spool")? }))
 }
 
 /// The sources that the config asks for.

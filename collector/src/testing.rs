@@ -11,6 +11,7 @@ use racklake_schemas::tables::{self, GPU_SAMPLE, coverage, device, gpu_sample};
 use racklake_schemas::{Row, Rows, Table, ValueType, row_status, wire};
 
 use crate::config::FramesConfig;
+use crate::coverage::Tally;
 use crate::frames::Frame;
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -19,7 +20,20 @@ use crate::place::{DeviceLabels, Place};
 use crate::source::{BoxFuture, Found, Identity, Reading, Source, SourceError};
 
 pub(crate) fn place() -> Place {
-    Place { site: "test".to_owned(), node: "n1".to_owned(), rack: None, stream_id: "0af1".repeat(8) }
+    place_of(&"0af1".repeat(8))
+}
+
+/// The place of another stream.
+pub(crate) fn place_of(stream_id: &str) -> Place {
+    let partition = racklake_schemas::identity::partition_of("n1", 4);
+    Place { site: "test".to_owned(), node: "n1".to_owned(), rack: None, stream_id: stream_id.to_owned(), partition }
+}
+
+/// A closed frame of 100 bytes that nobody can decode.
+pub(crate) fn frame(table: &'static Table, seq: i64) -> Frame {
+    let Place { stream_id, node, partition, .. } = place();
+    let (payload, tally) = (Some(vec![0; 100].into()), Tally::default());
+    Frame { table, stream_id, node, partition, seq, rows: 3, bytes: 100, payload, closed_at: 0, tally }
 }
 
 pub(crate) fn outlet(limits: FramesConfig) -> Arc<Outlet> {
@@ -36,7 +50,7 @@ pub(crate) fn gpu_row(device_id: &str, ts: i64) -> Row {
 
 pub(crate) fn decode(frame: &Frame) -> RecordBatch {
     let mut rows = Rows::new(frame.table);
-    wire::decode(&frame.payload, 1, |_| &mut rows).unwrap();
+    wire::decode(frame.payload.as_ref().unwrap(), 1, |_| &mut rows).unwrap();
     rows.into_batch().unwrap()
 }
 
@@ -67,15 +81,20 @@ pub(crate) struct Sums {
     pub(crate) stale: i64,
     pub(crate) late: i64,
     pub(crate) dropped: i64,
+    pub(crate) lost_in_flight: i64,
 }
 
 impl Account {
     pub(crate) fn of(outlet: &Outlet) -> Account {
         let mut frames = Vec::new();
         while let Some(queued) = outlet.take(|_| true, usize::MAX) {
-            frames.push((queued.frame.table.name, queued.frame.seq, decode(&queued.frame)));
+            let payload = outlet.payload(&queued).unwrap();
+            let mut rows = Rows::new(queued.frame.table);
+            wire::decode(&payload, 1, |_| &mut rows).unwrap();
+            frames.push((queued.frame.table.name, queued.frame.seq, rows.into_batch().unwrap()));
             outlet.published(&queued);
         }
+        frames.sort_by_key(|(table, seq, _)| (*table, *seq));
         Account { frames }
     }
 
@@ -122,8 +141,10 @@ impl Account {
             stale: sum(coverage::STALE),
             late: sum(coverage::LATE),
             dropped: sum(coverage::DROPPED),
+            lost_in_flight: sum(coverage::LOST_IN_FLIGHT),
         };
-        assert_eq!(sums.expected, sums.collected + sums.failed + sums.dropped, "{sums:?}");
+        let told = sums.collected + sums.failed + sums.dropped + sums.lost_in_flight;
+        assert_eq!(sums.expected, told, "{sums:?}");
         sums
     }
 }

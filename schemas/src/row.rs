@@ -79,6 +79,17 @@ impl Row {
         }
     }
 
+    /// A row without cells that says of itself what an earlier one did; for rows that were kept on disk.
+    pub fn restored(
+        table: &'static Table,
+        status: i8,
+        fail_code: Option<i32>,
+        unsupported_mask: i64,
+        failed_mask: i64,
+    ) -> Row {
+        Row { status, fail_code, unsupported_mask, failed_mask, ..Row::new(table) }
+    }
+
     /// The table that the row belongs to.
     pub fn table(&self) -> &'static Table {
         self.table

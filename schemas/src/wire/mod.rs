@@ -35,6 +35,8 @@ pub mod header {
     pub const STREAM_ID: &str = "stream_id";
     /// Seq in decimal.
     pub const SEQ: &str = "seq";
+    /// `1` on a frame that has waited in the spool: its rows are older than their arrival by right. Else absent.
+    pub const REPLAY: &str = "replay";
 }
 
 /// Why a byte string is not a frame. Every variant is a dead letter; `reason` labels it.

@@ -9,6 +9,7 @@ mod end_to_end;
 mod example_configs;
 mod full_disk;
 mod killed_broker;
+mod killed_collector;
 mod killed_ingest;
 mod nvml_binding;
 mod recreated_topic;

@@ -1,0 +1,248 @@
+//! What passes between the door and the spool: what an earlier start has left comes in, what is new goes to the disk.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use racklake_schemas::clock::Clock;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{Inner, Outlet};
+use crate::config::{FramesConfig, SpoolConfig};
+use crate::coverage::{Coverage, minute_of};
+use crate::drops::Drops;
+use crate::event::{detailed, own};
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::place::{Place, locked};
+use crate::queue::{Cut, Limits, Queued, drop_reason};
+use crate::spool::{Account, Batch, Bell, Counted, Entry, Record, Spool, Store, StoreError, keep_refused};
+
+/// The spool as the door sees it.
+#[derive(Debug)]
+pub(super) struct Spooling {
+    store: Arc<Store>,
+    folder: std::path::PathBuf,
+    bell: Arc<Bell>,
+}
+
+/// How many of the ticks lost in flight an event names.
+const LOST_NAMED_MAX: usize = 1000;
+
+impl Outlet {
+    /// A door in front of a spool. What an earlier start has left goes on from where it was.
+    pub(crate) fn with_spool(
+        place: Place,
+        limits: (&FramesConfig, &SpoolConfig),
+        spool: Spool,
+        bell: Arc<Bell>,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+    ) -> Outlet {
+        let (frames, config) = limits;
+        let limits = Limits {
+            bytes_max: config.bytes_max,
+            memory_max: frames.queue_bytes_max,
+            age_max: config.age_max,
+            spooled: true,
+        };
+        let mut outlet = Outlet::with_limits(place, frames.clone(), limits, metrics, health);
+        let (store, folder) = (Arc::clone(&spool.store), spool.folder.clone());
+        outlet.spooling = Some(Spooling { store, folder, bell });
+        outlet.recover(spool);
+        outlet
+    }
+
+    fn recover(&self, spool: Spool) {
+        let mut inner = locked(&self.inner);
+        let inner = &mut *inner;
+        let Spool { journal, account, frames, records, quarantined, .. } = spool;
+        let now = Instant::now();
+        inner.queue.restore(frames, account.order_next, Clock::now_us(), now);
+        inner.frames.go_on_after(&account.seq_last);
+        inner.drops = Drops::restored(account.drops.clone(), now);
+        inner.coverage = Coverage::from_list(account.coverage.clone());
+        (inner.numbers.events, inner.numbers.episodes) = (account.events, account.episodes);
+        inner.journal = Some(journal);
+        let killed = !account.ended || !records.is_empty();
+        inner.account = account;
+        if let Some(message) = quarantined {
+            self.add_event(inner, own("spool_quarantined", "error", message), None);
+        }
+        let rows = self.replay(inner, records);
+        let lost: Vec<_> = std::mem::take(&mut inner.begun).into_iter().collect();
+        for ((due, _), table) in &lost {
+            inner.coverage.lost_in_flight(table, minute_of(*due));
+        }
+        if killed {
+            let named: Vec<_> = lost.iter().take(LOST_NAMED_MAX).collect();
+            let ticks: Vec<_> = named
+                .iter()
+                .map(|((due, address), table)| json!({"table": table.name, "address": address, "due": due}))
+                .collect();
+            let details = json!({"rows_recovered": rows, "lost_in_flight": lost.len(), "ticks": ticks});
+            let message = format!(
+                "the collector was killed; {rows} rows of open frames are sent now, {} reads in flight are lost",
+                lost.len()
+            );
+            self.add_event(inner, detailed("collector_killed", "warning", message, &details), None);
+        }
+        // The rows lie in old journals, which the next transaction removes: they must be in its frames.
+        let closed = inner.frames.close_all(&self.place);
+        self.absorb(inner, closed);
+    }
+
+    /// Does again what a journal tells; gives the number of rows.
+    fn replay(&self, inner: &mut Inner, records: Vec<Record>) -> usize {
+        let mut number = 0;
+        for record in &records {
+            if let Record::Rows { rows, .. } | Record::Carried(rows) = record {
+                number += rows.len();
+                rows.iter().for_each(|counted| inner.numbers.seen(&self.place, &counted.row));
+            }
+        }
+        for record in records {
+            match record {
+                Record::Begun { table, due, address } => {
+                    inner.begun.insert((due, address), table);
+                }
+                Record::Skipped { table, minute, rows, reason } => inner.coverage.skipped(table, minute, rows, reason),
+                Record::Rows { rows, tick, told_before } => {
+                    if told_before.is_some() {
+                        inner.coverage.take(told_before);
+                    }
+                    if let Some(tick) = tick {
+                        inner.begun.remove(&tick);
+                    }
+                    rows.into_iter().for_each(|counted| self.count(inner, counted));
+                }
+                Record::Carried(rows) => {
+                    for Counted { row, minute, outcome } in rows {
+                        let closed = inner.frames.push(&self.place, row, minute, outcome, Instant::now());
+                        self.absorb(inner, closed);
+                    }
+                }
+            }
+        }
+        number
+    }
+
+    /// Writes to the journal; without one, or where the disk refuses, the record is in memory alone.
+    pub(super) fn journal(&self, inner: &mut Inner, record: Record) {
+        let Some(journal) = &mut inner.journal else { return };
+        let failed = match journal.append(&[record]) {
+            Ok(()) => false,
+            Err(error) => {
+                self.health.fails("journal", &error.to_string());
+                if !inner.journal_failed {
+                    tracing::error!(%error, "the journal cannot be written; a kill now loses the rows of open frames");
+                }
+                true
+            }
+        };
+        if std::mem::replace(&mut inner.journal_failed, failed) && !failed {
+            self.health.works("journal");
+        }
+    }
+
+    /// What has to be made durable now; `None` where nothing has changed. `end` also says that this is the last time.
+    ///
+    /// # Errors
+    /// When the next journal cannot be begun; nothing is cut then.
+    pub(crate) fn cut(&self, end: bool) -> io::Result<Option<Batch>> {
+        let mut inner = locked(&self.inner);
+        let inner = &mut *inner;
+        let now = Instant::now();
+        for (frame, reason) in inner.queue.expire(now) {
+            self.count_drop(inner, &frame, reason);
+        }
+        self.metrics.spool_oldest_seconds.set(inner.queue.oldest_age(now).as_secs() as i64);
+        self.show(&inner.queue);
+        if !end && !inner.queue.has_changed() {
+            return Ok(None);
+        }
+        let open = inner.frames.open_rows();
+        let carried = (!open.is_empty()).then_some(Record::Carried(open));
+        let begun = inner.begun.iter().map(|((due, address), table)| {
+            let (due, address) = (*due, address.clone());
+            Record::Begun { table, due, address }
+        });
+        let first: Vec<Record> = carried.into_iter().chain(begun).collect();
+        let Some(journal) = &mut inner.journal else { return Ok(None) };
+        *journal = journal.next(&first)?;
+        inner.account = Account {
+            journal: journal.number(),
+            ended: end,
+            order_next: inner.queue.order_next(),
+            seq_last: inner.frames.seqs_last(),
+            events: inner.numbers.events,
+            episodes: inner.numbers.episodes,
+            drops: inner.drops.untold().to_vec(),
+            coverage: inner.coverage.to_list(),
+            ..inner.account.clone()
+        };
+        let Cut { fresh, removed } = inner.queue.cut();
+        let stored = |(order, frame): (u64, &crate::frames::Frame)| {
+            Some((order, Entry::of(frame), Arc::clone(frame.payload.as_ref()?)))
+        };
+        let frames = fresh.into_iter().filter_map(stored).collect();
+        Ok(Some(Batch { frames, removed, account: inner.account.clone() }))
+    }
+
+    /// What was cut last is durable: its frames may be published.
+    pub(crate) fn written(&self) {
+        locked(&self.inner).queue.written();
+        self.ready.notify_one();
+    }
+
+    /// The file of the journal, where there is one.
+    pub(crate) fn journal_file(&self) -> Option<Arc<File>> {
+        locked(&self.inner).journal.as_ref().map(|journal| journal.file())
+    }
+
+    /// The payload of a frame, from memory or from the disk.
+    ///
+    /// # Errors
+    /// When the disk does not give it, or gives something else.
+    pub(crate) fn payload(&self, queued: &Queued) -> Result<Arc<[u8]>, StoreError> {
+        match (&queued.frame.payload, &self.spooling) {
+            (Some(payload), _) => Ok(Arc::clone(payload)),
+            (None, Some(spooling)) => spooling.store.payload(queued.order),
+            (None, None) => Err(StoreError::Damaged("the frame is nowhere".to_owned())),
+        }
+    }
+
+    /// The disk gave back something else than was stored.
+    pub(crate) fn damaged(&self, queued: &Queued) {
+        let mut inner = locked(&self.inner);
+        inner.queue.settle(queued);
+        self.count_drop(&mut inner, &queued.frame, drop_reason::DAMAGED);
+        self.show(&inner.queue);
+        drop(inner);
+        self.timers.notify_one();
+        self.wake_spool();
+    }
+
+    /// Keeps a frame that Kafka refused beside the spool; says where, or why not.
+    pub(super) fn keep_refused(&self, queued: &Queued) -> Option<String> {
+        let spooling = self.spooling.as_ref()?;
+        let frame = &queued.frame;
+        let name = format!("{}.{}.{}", frame.table.name, frame.stream_id, frame.seq);
+        let payload = self.payload(queued).map_err(anyhow::Error::from);
+        match payload.and_then(|payload| keep_refused(&spooling.folder, &name, &payload)) {
+            Ok(file) => Some(file.display().to_string()),
+            Err(error) => {
+                tracing::error!("a refused frame is not kept: {error:#}");
+                None
+            }
+        }
+    }
+
+    /// Something waits for the disk.
+    pub(super) fn wake_spool(&self) {
+        if let Some(spooling) = &self.spooling {
+            spooling.bell.ring();
+        }
+    }
+}

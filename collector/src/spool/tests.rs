@@ -1,0 +1,238 @@
+//! What the spool gives back after an end, a kill and damage. A kill is a copy of the folder taken while it is in use:
+//! what a dead process leaves behind.
+
+use std::collections::BTreeSet;
+
+use racklake_schemas::tables::{GPU_SAMPLE, event, gpu_sample};
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::{FramesConfig, SpoolConfig};
+use crate::event::own;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::outlet::Outlet;
+use crate::testing::{Account as Sent, gpu_row, place_of};
+
+const MINUTE: i64 = 60_000_000;
+
+/// The part of a collector that has to do with its spool, without the thread.
+struct Collector {
+    folder: PathBuf,
+    store: Arc<Store>,
+    outlet: Outlet,
+}
+
+impl Collector {
+    fn start(state_dir: &TempDir) -> Collector {
+        Collector::start_with(
+            state_dir,
+            FramesConfig { rows_max: 3, ..FramesConfig::default() },
+            SpoolConfig::default(),
+        )
+    }
+
+    fn start_with(state_dir: &TempDir, frames: FramesConfig, config: SpoolConfig) -> Collector {
+        let spool = Spool::open_on(state_dir.path(), "n1", "host-1").unwrap();
+        let (folder, store, place) =
+            (spool.folder.clone(), Arc::clone(&spool.store), place_of(&spool.account.stream_id));
+        let limits = (&frames, &config);
+        let (bell, metrics, health) = (Arc::default(), Arc::new(Metrics::new()), Arc::new(Health::default()));
+        Collector { folder, store, outlet: Outlet::with_spool(place, limits, spool, bell, metrics, health) }
+    }
+
+    fn read(&self, ts: i64) {
+        self.outlet.begun(&GPU_SAMPLE, ts, "address");
+        self.outlet.rows(vec![gpu_row("a", ts)], ts, "address", false);
+    }
+
+    /// What the writer does.
+    fn write(&self, end: bool) {
+        let Some(batch) = self.outlet.cut(end).unwrap() else { return };
+        self.store.commit(&batch).unwrap();
+        self.outlet.written();
+        journal::remove_before(&self.folder, batch.account.journal).unwrap();
+    }
+
+    /// The state folder as a kill at this moment leaves it.
+    fn killed(&self) -> TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::create_dir(copy.path().join(FOLDER)).unwrap();
+        for entry in std::fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap()) {
+            std::fs::copy(entry.path(), copy.path().join(FOLDER).join(entry.file_name())).unwrap();
+        }
+        copy
+    }
+
+    /// Everything that is there, sent.
+    fn sent(&self) -> Sent {
+        self.outlet.tell_everything();
+        self.write(false);
+        Sent::of(&self.outlet)
+    }
+
+    fn stream(&self) -> String {
+        self.outlet.place.stream_id.clone()
+    }
+}
+
+fn times(sent: &Sent) -> Vec<i64> {
+    let mut times: Vec<i64> = sent.ints("gpu_sample", gpu_sample::TS).into_iter().map(Option::unwrap).collect();
+    times.sort_unstable();
+    times
+}
+
+#[test]
+fn the_next_start_goes_on_with_the_stream_and_sends_what_was_not_acknowledged() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let first = Collector::start(&state_dir);
+    (1..=3).for_each(|ts| first.read(ts));
+    assert_eq!(first.sent().seqs("gpu_sample"), [1].into());
+    (4..=5).for_each(|ts| first.read(ts));
+    first.outlet.tell_everything();
+    first.write(true);
+    let stream = first.stream();
+    drop(first);
+    let second = Collector::start(&state_dir);
+    assert_eq!(second.stream(), stream);
+    (6..=8).for_each(|ts| second.read(ts));
+    let sent = second.sent();
+    assert_eq!((sent.seqs("gpu_sample"), times(&sent)), ([2, 3].into(), vec![4, 5, 6, 7, 8]));
+    assert!(sent.texts("event", event::EVENT).is_empty());
+}
+
+#[test]
+fn a_kill_costs_the_read_in_flight_and_nothing_else() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let first = Collector::start(&state_dir);
+    (1..=3).for_each(|ts| first.read(ts));
+    first.outlet.skipped(&GPU_SAMPLE, 4, 2, "tick_skipped");
+    first.outlet.event(own("collector_start", "info", "started"), None);
+    first.write(false);
+    (5..=6).for_each(|ts| first.read(ts));
+    first.outlet.begun(&GPU_SAMPLE, MINUTE, "address");
+    let left = first.killed();
+    let second = Collector::start(&left);
+    assert_eq!(second.stream(), first.stream());
+    let sent = second.sent();
+    assert_eq!((sent.seqs("gpu_sample"), times(&sent)), ([1, 2].into(), vec![1, 2, 3, 5, 6]));
+    let sums = sent.coverage("gpu_sample");
+    assert_eq!((sums.expected, sums.collected, sums.dropped, sums.lost_in_flight), (8, 5, 2, 1));
+    assert_eq!(sent.texts("event", event::EVENT), ["collector_start", "collector_killed"]);
+    let ids: BTreeSet<String> = sent.texts("event", event::EVENT_ID).into_iter().collect();
+    assert_eq!(ids.len(), 2);
+}
+
+#[test]
+fn a_kill_within_a_transaction_doubles_nothing() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let first = Collector::start(&state_dir);
+    let close_a_frame = || first.outlet.event(own("collector_start", "info", "started"), None);
+    first.read(1);
+    close_a_frame();
+    first.write(false);
+    first.read(2);
+    close_a_frame();
+    let batch = first.outlet.cut(false).unwrap().unwrap();
+    first.read(3); // closes the frame
+    first.read(4);
+    first.outlet.tell_coverage(None);
+    let before = Collector::start(&first.killed()).sent();
+    first.store.commit(&batch).unwrap();
+    let after = Collector::start(&first.killed()).sent();
+    for sent in [before, after] {
+        assert_eq!(times(&sent), [1, 2, 3, 4]);
+        assert_eq!(sent.coverage("gpu_sample").expected, 4);
+        assert_eq!(sent.seqs("gpu_sample"), (1..=sent.seqs("gpu_sample").len() as i64).collect());
+    }
+}
+
+#[test]
+fn a_kill_at_a_restart_does_not_double_what_it_recovers() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let first = Collector::start(&state_dir);
+    (1..=2).for_each(|ts| first.read(ts));
+    let left = first.killed();
+    let second = Collector::start(&left);
+    second.read(3);
+    let sent = Collector::start(&second.killed()).sent();
+    assert_eq!((times(&sent), sent.coverage("gpu_sample").collected), (vec![1, 2, 3], 3));
+}
+
+#[test]
+fn what_a_full_spool_drops_is_counted_and_named_even_after_a_kill() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let frames = FramesConfig { rows_max: 20, bytes_max: 4096, ..FramesConfig::default() };
+    let config = SpoolConfig { bytes_max: 40_000, ..SpoolConfig::default() };
+    let first = Collector::start_with(&state_dir, frames.clone(), config.clone());
+    for ts in 1..=1000 {
+        first.outlet.rows(vec![gpu_row(&format!("{ts:0>100}"), ts)], ts, "address", false);
+        if ts % 50 == 0 {
+            first.write(false);
+        }
+    }
+    let sent = Collector::start_with(&first.killed(), frames, config).sent();
+    let kept = sent.rows("gpu_sample") as i64;
+    assert!(kept > 0 && kept < 1000, "{kept}");
+    let sums = sent.coverage("gpu_sample");
+    assert_eq!((sums.expected, sums.collected, sums.dropped), (1000, kept, 1000 - kept));
+    let dropped = sent.texts("event", event::DETAILS_JSON).into_iter().filter_map(|details| {
+        let details: serde_json::Value = serde_json::from_str(&details).unwrap();
+        Some((details.get("seq_first")?.as_i64()?, details["seq_last"].as_i64()?))
+    });
+    let named: BTreeSet<i64> = dropped.flat_map(|(first, last)| first..=last).collect();
+    let seqs = sent.seqs("gpu_sample");
+    let last = *seqs.last().unwrap();
+    assert_eq!(named, (1..=last).filter(|seq| !seqs.contains(seq)).collect());
+}
+
+#[test]
+fn a_damaged_spool_is_set_aside_and_told() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let first = Collector::start(&state_dir);
+    (1..=3).for_each(|ts| first.read(ts));
+    first.write(true);
+    let stream = first.stream();
+    drop(first);
+    let file = state_dir.path().join(FOLDER).join("frames.redb");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[4096..].fill(0xa5);
+    std::fs::write(&file, bytes).unwrap();
+    let second = Collector::start(&state_dir);
+    assert_ne!(second.stream(), stream);
+    second.read(4);
+    let sent = second.sent();
+    assert_eq!((times(&sent), sent.texts("event", event::EVENT)), (vec![4], vec!["spool_quarantined".to_owned()]));
+    let names = std::fs::read_dir(state_dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.filter(|name| name.to_string_lossy().starts_with("spool.quarantined-")).count(), 1);
+}
+
+#[test]
+fn a_frame_that_kafka_refuses_is_kept() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(&state_dir);
+    (1..=3).for_each(|ts| collector.read(ts));
+    collector.write(false);
+    let queued = collector.outlet.take(|_| true, usize::MAX).unwrap();
+    collector.outlet.refused(&queued, "MSG_SIZE_TOO_LARGE");
+    let name = format!("gpu_sample.{}.1", collector.stream());
+    let kept = std::fs::read(state_dir.path().join(FOLDER).join("refused").join(name)).unwrap();
+    assert_eq!(kept.len(), queued.frame.bytes);
+}
+
+#[test]
+fn the_spool_of_another_host_is_sent_but_not_continued() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let first = Collector::start(&state_dir);
+    (1..=4).for_each(|ts| first.read(ts));
+    first.write(false);
+    let left = first.killed();
+    let cloned = Spool::open_on(left.path(), "n1", "host-2").unwrap();
+    assert_ne!(cloned.account.stream_id, first.stream());
+    assert!(cloned.account.seq_last.is_empty() && cloned.records.is_empty());
+    assert_eq!(cloned.frames.iter().map(|(_, frame)| frame.stream_id.as_str()).collect::<Vec<_>>(), [first.stream()]);
+    drop(cloned);
+    let renamed = Spool::open_on(first.killed().path(), "n2", "host-1").unwrap();
+    assert_ne!(renamed.account.stream_id, first.stream());
+    assert!(!renamed.records.is_empty());
+}
