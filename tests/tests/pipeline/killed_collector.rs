@@ -1,4 +1,5 @@
-//! kill -9 of the collector at random moments: what the simulated GPUs answered is in the lake, but for reads in flight.
+//! kill -9 of the collector at random moments, also while the broker is away: what the simulated GPUs answered is in the
+//! lake, but for reads in flight.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use racklake_tests::site::Site;
 use racklake_tests::{python, turn, wait_for};
 
 const KILLS: usize = 8;
+/// The broker is away from this kill on, and back at that one.
+const OUTAGE: (usize, usize) = (2, 5);
 const TABLES: [&str; 4] = ["gpu_sample", "event", "device", "coverage"];
 const SCENARIO: &str =
     "account = \"gpu.jsonl\"\n[[gpu]]\ncount = 3\n[[gpu]]\nunsupported = [\"nvmlDeviceGetFanSpeed_v2\"]\n";
@@ -48,7 +51,13 @@ fn kills_of_the_collector_cost_the_reads_in_flight_and_nothing_else() {
     let account = library.with_file_name("gpu.jsonl");
 
     let mut collector = start(&site, &library);
-    for pause in pauses(seed).take(KILLS) {
+    for (kill, pause) in pauses(seed).take(KILLS).enumerate() {
+        if kill == OUTAGE.0 {
+            site.broker.kill().unwrap();
+        }
+        if kill == OUTAGE.1 {
+            site.broker.restart().unwrap();
+        }
         let before = lines(&account);
         let answered = wait_for("the GPUs to be read", 60, || (lines(&account) > before + 500).then_some(()));
         answered.unwrap_or_else(|error| panic!("{error}\n{}", collector.tail()));
