@@ -1,7 +1,9 @@
-//! Rows of one table that wait to be written, partition by partition, each with the offsets that they cover.
+//! Rows of one table that wait to be written, partition by partition, each with the offsets that they cover and the set
+//! of frames received.
 //!
 //! A part's span begins where the flush before it ended, so that spans of one partition join without gap or overlap
-//! whatever happens to a flush. A part that is given up takes its rows with it; Kafka still has them. The buffer sets
+//! whatever happens to a flush; so does its received set. A part that is given up takes rows and set with it; Kafka still
+//! has the frames, and the lake the set that goes with its position. The buffer sets
 //! no limit of its own: it says what it holds.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -11,10 +13,13 @@ use racklake_storage::Span;
 use rdkafka::message::OwnedMessage;
 use tokio::time::Instant;
 
+use crate::received::{self, ReceivedSet};
+
 /// Rows of one table.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     table: &'static Table,
+    topic: String,
     parts: BTreeMap<i32, Part>,
     /// When the oldest thing that is not yet committed came in.
     since: Option<Instant>,
@@ -39,6 +44,8 @@ pub(crate) struct Part {
     next: Option<i64>,
     rows: Rows,
     bytes: usize,
+    /// What has been received up to `next`.
+    received: ReceivedSet,
 }
 
 /// A part on its way into the lake.
@@ -48,7 +55,7 @@ pub(crate) struct Taken {
     pub(crate) partition: i32,
     /// The assignment that it was read under.
     pub(crate) epoch: u64,
-    /// The offsets that it covers.
+    /// The offsets that it covers, and what they change in the received set.
     pub(crate) span: Span,
     /// Its rows, perhaps none.
     pub(crate) rows: Rows,
@@ -56,12 +63,20 @@ pub(crate) struct Taken {
 
 impl Buffer {
     /// A buffer without partitions.
-    pub(crate) fn new(table: &'static Table) -> Buffer {
-        Buffer { table, parts: BTreeMap::new(), since: None }
+    pub(crate) fn new(table: &'static Table, topic: String) -> Buffer {
+        Buffer { table, topic, parts: BTreeMap::new(), since: None }
     }
 
-    /// Begins a partition: the lake has everything before `began_at`, or nothing of it. What was there of it is given up.
-    pub(crate) fn begin(&mut self, partition: i32, app_id: String, epoch: u64, began_at: Option<i64>) {
+    /// Begins a partition: the lake has everything before `began_at`, or nothing of it, and in the same version the
+    /// set. What was there of it is given up.
+    pub(crate) fn begin(
+        &mut self,
+        partition: i32,
+        app_id: String,
+        epoch: u64,
+        began_at: Option<i64>,
+        received: ReceivedSet,
+    ) {
         let part = Part {
             app_id,
             epoch,
@@ -73,6 +88,7 @@ impl Buffer {
             next: began_at,
             rows: Rows::new(self.table),
             bytes: 0,
+            received,
         };
         self.parts.insert(partition, part);
     }
@@ -106,7 +122,8 @@ impl Buffer {
         self.parts.iter_mut().map(|(partition, part)| (*partition, part))
     }
 
-    /// Adds what `fill` adds to the partition's rows, and moves the span past `offset`, unless `fill` fails.
+    /// Adds what `fill` adds to the partition's rows and received set, and moves the span past `offset`, unless `fill`
+    /// fails.
     ///
     /// # Errors
     /// Those of `fill`, which must then have added nothing. `None` where the partition is not being read.
@@ -114,10 +131,10 @@ impl Buffer {
         &mut self,
         partition: i32,
         offset: i64,
-        fill: impl FnOnce(&mut Rows) -> Result<T, E>,
+        fill: impl FnOnce(&mut Rows, &mut ReceivedSet) -> Result<T, E>,
     ) -> Option<Result<T, E>> {
         let part = self.parts.get_mut(&partition)?;
-        let filled = fill(&mut part.rows);
+        let filled = fill(&mut part.rows, &mut part.received);
         if filled.is_ok() {
             part.next = Some(offset + 1);
             part.bytes = part.rows.bytes();
@@ -126,10 +143,13 @@ impl Buffer {
         Some(filled)
     }
 
-    /// Moves a partition's span past a message that gave no rows.
-    pub(crate) fn pass(&mut self, partition: i32, offset: i64) {
-        let nothing = |_: &mut Rows| Ok::<(), std::convert::Infallible>(());
-        let _not_read = self.add(partition, offset, nothing);
+    /// Moves a partition's span past a message that gives no rows; `record` tells the received set.
+    pub(crate) fn pass(&mut self, partition: i32, offset: i64, record: impl FnOnce(&mut ReceivedSet)) {
+        let no_rows = |_: &mut Rows, received: &mut ReceivedSet| {
+            record(received);
+            Ok::<(), std::convert::Infallible>(())
+        };
+        let _not_read = self.add(partition, offset, no_rows);
     }
 
     /// Takes all parts that have gone on; what comes next begins where they end.
@@ -138,7 +158,8 @@ impl Buffer {
         for (partition, part) in &mut self.parts {
             let Some(next) = part.next.filter(|_| part.has_progress()) else { continue };
             let rows = std::mem::replace(&mut part.rows, Rows::new(self.table));
-            let span = Span { app_id: part.app_id.clone(), began_at: part.began_at, next };
+            let domain = part.received.take_change(received::domain_name(&self.topic, *partition));
+            let span = Span { app_id: part.app_id.clone(), began_at: part.began_at, next, domain: Some(domain) };
             taken.push(Taken { partition: *partition, epoch: part.epoch, span, rows });
             part.began_at = Some(next);
             part.bytes = 0;
@@ -184,18 +205,36 @@ mod tests {
     use racklake_schemas::{Row, tables};
 
     use super::*;
+    use crate::received::{Admission, FrameId};
+
+    const AGE_MAX: std::time::Duration = std::time::Duration::from_secs(86_400);
+
+    fn frame(seq: i64) -> FrameId {
+        FrameId::new("0123456789abcdef0123456789abcdef", seq).unwrap()
+    }
+
+    /// The highest seq that the set of a part has, when its flush begins and when it ends.
+    fn change(taken: &Taken) -> [Option<i64>; 2] {
+        let change = taken.span.domain.clone().unwrap();
+        assert_eq!(change.name, "racklake.received.t.0");
+        [change.was, Some(change.now)].map(|text| {
+            let set = ReceivedSet::restore(text).unwrap();
+            set.streams().flat_map(|(_, stream)| stream.received()).map(|(_, last)| *last).max()
+        })
+    }
 
     fn reading(parts: &[(i32, Option<i64>)]) -> Buffer {
-        let mut buffer = Buffer::new(&tables::COVERAGE);
+        let mut buffer = Buffer::new(&tables::COVERAGE, "t".to_owned());
         for (partition, began_at) in parts {
-            buffer.begin(*partition, format!("t/id/{partition}"), 1, *began_at);
+            buffer.begin(*partition, format!("t/id/{partition}"), 1, *began_at, ReceivedSet::default());
         }
         buffer
     }
 
     fn add(buffer: &mut Buffer, partition: i32, offset: i64) {
-        let one_row = |rows: &mut Rows| {
+        let one_row = |rows: &mut Rows, received: &mut ReceivedSet| {
             rows.push(Row::new(&tables::COVERAGE));
+            received.add(frame(offset + 1), 0, AGE_MAX);
             Ok::<(), ()>(())
         };
         buffer.add(partition, offset, one_row).unwrap().unwrap();
@@ -227,11 +266,39 @@ mod tests {
     }
 
     #[test]
+    fn the_received_set_travels_with_the_rows_from_flush_to_flush() {
+        let mut buffer = reading(&[(0, Some(0))]);
+        add(&mut buffer, 0, 0);
+        assert_eq!(change(&buffer.take()[0]), [None, Some(1)]);
+        add(&mut buffer, 0, 1);
+        assert_eq!(change(&buffer.take()[0]), [Some(1), Some(2)]);
+    }
+
+    #[test]
+    fn a_partition_begun_anew_has_the_set_of_the_lake_and_nothing_of_a_flush_that_was_thrown_away() {
+        let mut buffer = reading(&[(0, Some(0))]);
+        add(&mut buffer, 0, 0);
+        let committed = buffer.take().remove(0).span.domain.unwrap().now;
+        add(&mut buffer, 0, 1);
+        let _thrown_away = buffer.take();
+        add(&mut buffer, 0, 2);
+        let of_lake = ReceivedSet::restore(Some(committed)).unwrap();
+        buffer.begin(0, "t/id/0".to_owned(), 2, Some(1), of_lake);
+        let judged = buffer.add(0, 1, |_, received| {
+            let judged = [1, 2, 3].map(|seq| received.judge(frame(seq)));
+            received.add(frame(2), 0, AGE_MAX);
+            Ok::<_, ()>(judged)
+        });
+        assert_eq!(judged, Some(Ok([Admission::Duplicate, Admission::New, Admission::New])));
+        assert_eq!(change(&buffer.take()[0]), [Some(1), Some(2)]);
+    }
+
+    #[test]
     fn a_position_moves_without_rows_past_a_dead_letter() {
         let mut buffer = reading(&[(0, Some(7))]);
-        assert!(buffer.add(0, 7, |_| Err::<(), _>("not a frame")).unwrap().is_err());
+        assert!(buffer.add(0, 7, |_, _| Err::<(), _>("not a frame")).unwrap().is_err());
         assert!(!buffer.has_progress());
-        buffer.pass(0, 7);
+        buffer.pass(0, 7, |received| received.add_letter(None, 0, AGE_MAX));
         assert_eq!(spans(&buffer.take()), [(0, Some(7), 8, 0)]);
     }
 

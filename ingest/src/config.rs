@@ -26,6 +26,9 @@ pub struct Config {
     /// When rows are written.
     #[serde(default)]
     pub flush: FlushConfig,
+    /// What is remembered of received frames.
+    #[serde(default)]
+    pub received: ReceivedConfig,
     /// Where metrics and health are served.
     #[serde(default)]
     pub http: HttpConfig,
@@ -90,6 +93,16 @@ pub struct FlushConfig {
     pub buffer_bytes_max: usize,
 }
 
+/// What is remembered of received frames, so that a replay is told from a new frame.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReceivedConfig {
+    /// A stream that was not seen for so long is closed: of it, only frames above its highest are taken, and others
+    /// become dead letters. Not less than a spool keeps frames, and the topics keep them, and a day.
+    #[serde(deserialize_with = "settings::duration")]
+    pub stream_age_max: Duration,
+}
+
 /// Where metrics and health are served.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -122,6 +135,12 @@ impl Default for FlushConfig {
     }
 }
 
+impl Default for ReceivedConfig {
+    fn default() -> ReceivedConfig {
+        ReceivedConfig { stream_age_max: Duration::from_secs(15 * 24 * 3600) }
+    }
+}
+
 impl Default for HttpConfig {
     fn default() -> HttpConfig {
         HttpConfig { listen: SocketAddr::from(([127, 0, 0, 1], 9465)) }
@@ -145,6 +164,7 @@ impl Config {
             },
             lake: LakeConfig { location: location.into(), options: BTreeMap::new() },
             flush: FlushConfig::default(),
+            received: ReceivedConfig::default(),
             http: HttpConfig::default(),
         }
     }

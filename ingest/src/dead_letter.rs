@@ -28,6 +28,18 @@ pub(crate) enum Refusal {
     /// It is a frame of another table than its topic's.
     #[error("the message says that it is of table {0:?}, which is not its topic's")]
     WrongTable(String),
+    /// It may be a replay of a frame that is in the lake: nothing is known any more of single frames up to this seq.
+    #[error(
+        "its stream has not been seen for so long, or has so many gaps, that seqs up to {closed_to} cannot be told from \
+         replays"
+    )]
+    StreamClosed {
+        /// The seq.
+        closed_to: i64,
+    },
+    /// Its stream is new, and the partition has as many as can be remembered.
+    #[error("its partition has {} streams already; take a new topic prefix", crate::received::STREAMS_MAX)]
+    TooManyStreams,
     /// It is no frame.
     #[error(transparent)]
     Undecodable(#[from] DecodeError),
@@ -39,6 +51,8 @@ impl Refusal {
         match self {
             Refusal::Empty => "empty",
             Refusal::WrongTable(_) => "wrong_table",
+            Refusal::StreamClosed { .. } => "stream_closed",
+            Refusal::TooManyStreams => "too_many_streams",
             Refusal::Undecodable(error) => error.reason(),
         }
     }

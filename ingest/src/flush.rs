@@ -13,6 +13,7 @@ use racklake_storage::{DataFile, LakeTable, Outcome, Span};
 
 use crate::buffer::Taken;
 use crate::failure::Failure;
+use crate::received::{self, ReceivedSet};
 use crate::topics::Cluster;
 
 /// Files older than this are written again before they are committed: the lake's clean-up takes old orphans away.
@@ -56,12 +57,23 @@ pub(crate) enum Verdict {
         /// Time that the commit took.
         took: Duration,
     },
-    /// Others have committed these partitions meanwhile, up to these positions. Nothing was committed.
-    Moved(Vec<(i32, Option<i64>)>),
+    /// Others have committed these partitions meanwhile. Nothing was committed.
+    Moved(Vec<Moved>),
     /// The topic has been created again; the rows may be of either. Nothing was committed.
     TopicChanged,
     /// It failed. Nothing was committed, or the lake will know when it is done again.
     Failed(Failure),
+}
+
+/// Where the lake stands with a partition that others have committed, all in one version.
+#[derive(Debug)]
+pub(crate) struct Moved {
+    /// The partition.
+    pub(crate) partition: i32,
+    /// Its position.
+    pub(crate) position: Option<i64>,
+    /// Its received set.
+    pub(crate) received: ReceivedSet,
 }
 
 /// A flush that has come back, with what it took along.
@@ -137,8 +149,12 @@ impl Job {
             Outcome::Moved(app_ids) => {
                 table.refresh()?;
                 let moved = self.parts.iter().filter(|part| app_ids.contains(&part.span.app_id));
-                let position = |part: &Part| Ok((part.partition, table.position(&part.span.app_id)?));
-                let moved: Vec<_> = moved.map(position).collect::<Result<_, Failure>>()?;
+                let standing = |part: &Part| {
+                    let position = table.position(&part.span.app_id)?;
+                    let received = ReceivedSet::read(table, &received::domain_name(&self.topic, part.partition))?;
+                    Ok(Moved { partition: part.partition, position, received })
+                };
+                let moved: Vec<_> = moved.map(standing).collect::<Result<_, Failure>>()?;
                 if moved.is_empty() {
                     return Err(Failure::Stop(format!(
                         "table {}: a commit was refused for positions that it did not move: {app_ids:?}",

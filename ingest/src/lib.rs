@@ -20,10 +20,11 @@ mod http;
 mod metrics;
 mod pipeline;
 mod positions;
+pub mod received;
 mod service;
 mod topic_id;
 mod topics;
 
 pub use check::check;
-pub use config::{Config, FlushConfig, HttpConfig, KafkaConfig, LakeConfig, Property, Topic, Topics};
+pub use config::{Config, FlushConfig, HttpConfig, KafkaConfig, LakeConfig, Property, ReceivedConfig, Topic, Topics};
 pub use service::run;

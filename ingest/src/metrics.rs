@@ -21,6 +21,8 @@ pub(crate) struct Metrics {
     pub(crate) rows: Family<OfTable, Counter>,
     /// Bytes of the messages.
     pub(crate) bytes: Family<OfTable, Counter>,
+    /// Frames dropped because they had been received before.
+    pub(crate) duplicates: Family<OfTable, Counter>,
     /// Messages set aside.
     pub(crate) dead_letters: Family<OfLetter, Counter>,
     /// Columns that the catalog does not know.
@@ -85,6 +87,7 @@ impl Metrics {
             frames: Family::default(),
             rows: Family::default(),
             bytes: Family::default(),
+            duplicates: Family::default(),
             dead_letters: Family::default(),
             unknown_columns: Family::default(),
             flushes: Family::default(),
@@ -104,6 +107,8 @@ impl Metrics {
         all.register("frames", "Frames decoded", self.frames.clone());
         all.register("rows", "Rows decoded", self.rows.clone());
         all.register("message_bytes", "Bytes of the messages decoded", self.bytes.clone());
+        let dropped = "Frames dropped because the lake had received them before";
+        all.register("duplicate_frames", dropped, self.duplicates.clone());
         all.register("dead_letters", "Messages set aside, by reason", self.dead_letters.clone());
         all.register(
             "unknown_columns",

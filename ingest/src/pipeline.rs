@@ -118,7 +118,7 @@ impl Pipeline {
         let state = |(lake, topic): (LakeTable, &crate::config::Topic)| TableState {
             topic_id: None,
             awaited: false,
-            buffer: Buffer::new(topic.table),
+            buffer: Buffer::new(topic.table, topic.name.clone()),
             lake: Some(lake),
             flushing_bytes: 0,
             flushing: Vec::new(),

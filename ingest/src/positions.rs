@@ -1,4 +1,5 @@
-//! Finds out where each partition is to be read from: the lake's position, held against what Kafka still has.
+//! Finds out where each partition is to be read from: the lake's position, held against what Kafka still has. With it
+//! comes the received set, from the same version of the table.
 //!
 //! Kafka's own group offsets are never asked. Everything here blocks; call it from `tokio::task::spawn_blocking`.
 
@@ -11,6 +12,7 @@ use rdkafka::Offset;
 use crate::config::Topics;
 use crate::consumer::Place;
 use crate::failure::Failure;
+use crate::received::{self, ReceivedSet};
 use crate::topic_id::TopicIds;
 use crate::topics::Cluster;
 
@@ -30,6 +32,8 @@ pub(crate) struct Position {
     pub(crate) next: Option<i64>,
     /// How to read it.
     pub(crate) reading: Reading,
+    /// What the lake has received of it.
+    pub(crate) received: ReceivedSet,
 }
 
 /// How a partition is to be read.
@@ -90,14 +94,19 @@ pub(crate) fn look_up(
     for (index, places) in by_topic {
         let topic = &topics[index];
         let Some(id) = ids.get(&topic.name) else {
-            let missing = |place| Position { place, topic_id: None, next: None, reading: Reading::Missing };
+            let missing = |place| {
+                let received = ReceivedSet::default();
+                Position { place, topic_id: None, next: None, reading: Reading::Missing, received }
+            };
             positions.extend(places.into_iter().map(missing));
             continue;
         };
         let table = lake.table(topic.table)?;
         for place in places {
             let next = table.position(&app_id(&topic.name, id, place.partition))?;
-            positions.push(Position { place, topic_id: Some(id.clone()), next, reading: Reading::Beginning });
+            let received = ReceivedSet::read(&table, &received::domain_name(&topic.name, place.partition))?;
+            let topic_id = Some(id.clone());
+            positions.push(Position { place, topic_id, next, reading: Reading::Beginning, received });
         }
     }
     let watermarks = |place: Place| cluster.watermarks(&topics[place.topic].name, place.partition);
@@ -151,7 +160,8 @@ mod tests {
 
     fn reading(next: Option<i64>, low: i64, ends: &[i64]) -> Reading {
         let place = Place { topic: 0, partition: 0 };
-        let mut positions = [Position { place, topic_id: None, next, reading: Reading::Beginning }];
+        let received = ReceivedSet::default();
+        let mut positions = [Position { place, topic_id: None, next, reading: Reading::Beginning, received }];
         let asked = std::cell::Cell::new(0);
         let watermarks = |_| {
             let end = ends[asked.get().min(ends.len() - 1)];

@@ -116,13 +116,15 @@ impl Start<'_> {
 mod tests {
     use std::time::Duration;
 
-    use racklake_schemas::wire::{FrameHeader, encode};
+    use racklake_schemas::wire::{FrameHeader, encode, header};
     use racklake_schemas::{Cell, Row, Rows, ValueType, tables};
     use rdkafka::ClientConfig;
+    use rdkafka::message::{Header, OwnedHeaders};
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::{FutureProducer, FutureRecord};
 
     use super::*;
+    use crate::received::{self, ReceivedSet};
 
     fn frame(seq: i64) -> Vec<u8> {
         let table = &tables::COVERAGE;
@@ -136,8 +138,13 @@ mod tests {
         encode(&FrameHeader { table, stream_id, seq, node: "n1".to_owned() }, &rows.into_batch().unwrap())
     }
 
+    fn headers(seq: &str) -> OwnedHeaders {
+        let named = OwnedHeaders::new().insert(Header { key: header::SEQ, value: Some(seq) });
+        named.insert(Header { key: header::STREAM_ID, value: Some("0123456789abcdef0123456789abcdef") })
+    }
+
     #[tokio::test(flavor = "multi_thread")]
-    async fn an_embedded_broker_that_knows_no_topic_ids_is_read_across_a_restart() {
+    async fn an_embedded_broker_that_knows_no_topic_ids_is_read_across_a_restart_and_replays_are_dropped() {
         let broker = MockCluster::new(1).unwrap();
         for topic in ["racklake.coverage", "racklake.dead-letter"] {
             broker.create_topic(topic, 1, 1).unwrap();
@@ -151,13 +158,20 @@ mod tests {
         config.flush.age_max = Duration::from_millis(100);
         config.http.listen = ([127, 0, 0, 1], 0).into();
 
-        for run_of in [1..=3_i64, 4..=5] {
-            let last = *run_of.end();
+        // Every frame comes twice or thrice, some again after the restart, some out of order; one is no good.
+        let mut sent = 0;
+        for run_of in [&[1, 2, 1, 3, 2, 1][..], &[5, 3, 4, 5, 1]] {
             for seq in run_of {
-                let payload = frame(seq);
+                let payload = frame(*seq);
                 let record = FutureRecord::<str, _>::to("racklake.coverage").payload(&payload);
                 producer.send(record, Duration::from_secs(5)).await.unwrap();
+                sent += 1;
             }
+            let damaged = &frame(9)[..60];
+            let record = FutureRecord::<str, _>::to("racklake.coverage").payload(damaged).headers(headers("9"));
+            producer.send(record, Duration::from_secs(5)).await.unwrap();
+            sent += 1;
+            let last = sent;
             let shutdown = CancellationToken::new();
             let ingest = tokio::spawn(run(config.clone(), shutdown.clone()));
             let position = crate::positions::app_id("racklake.coverage", "-", 0);
@@ -182,7 +196,14 @@ mod tests {
         }
 
         let wanted = config.lake.clone();
-        let read = move || open_lake(&wanted).unwrap().table(&tables::COVERAGE).unwrap().contents().unwrap().rows;
-        assert_eq!(tokio::task::spawn_blocking(read).await.unwrap(), 5);
+        let read = move || {
+            let table = open_lake(&wanted).unwrap().table(&tables::COVERAGE).unwrap();
+            let set = ReceivedSet::read(&table, &received::domain_name("racklake.coverage", 0)).unwrap();
+            let (_, stream) = set.streams().next().unwrap();
+            let told = (stream.received().to_vec(), stream.letters().to_vec());
+            (table.contents().unwrap().rows, told, stream.duplicates(), stream.dead_letters())
+        };
+        let found = tokio::task::spawn_blocking(read).await.unwrap();
+        assert_eq!(found, (5, (vec![(1, 5)], vec![(9, 9)]), 6, 2));
     }
 }

@@ -1,10 +1,10 @@
-//! The one door to delta_kernel: create a table, load it, add files and positions in one commit, checkpoint.
+//! The one door to delta_kernel: create a table, load it, add files, positions and domains in one commit, checkpoint.
 //!
 //! The kernel writes a commit as a file that must not exist yet, so of two writers of one version one is told of a
 //! conflict; it makes no logical check beyond that. Whether a commit may be made is decided in `table`. After any error
 //! of a commit its outcome is unknown until the table has been refreshed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -27,6 +27,7 @@ use tokio::runtime::Handle;
 use url::Url;
 
 use crate::error::StorageError;
+use crate::table::Span;
 
 /// A checkpoint is written after this many commits.
 const CHECKPOINT_COMMITS: u64 = 100;
@@ -131,6 +132,12 @@ impl DeltaTable {
         self.snapshot.get_app_id_version(app_id, self.engine.kernel.as_ref()).map_err(|error| self.judge(error))
     }
 
+    /// All domains at this version that are no internal ones of Delta.
+    pub(crate) fn domains(&self) -> Result<BTreeMap<String, Arc<str>>, StorageError> {
+        let all = self.snapshot.get_all_domain_metadata(self.engine.kernel.as_ref()).map_err(|e| self.judge(e))?;
+        Ok(all.iter().map(|domain| (domain.domain().to_owned(), Arc::from(domain.configuration()))).collect())
+    }
+
     /// The directory of the given partition values.
     pub(crate) fn directory(&self, values: HashMap<String, Scalar>) -> Result<Directory<'_>, StorageError> {
         let mut builder = self.write_state()?.write_context_builder();
@@ -141,15 +148,18 @@ impl DeltaTable {
         Ok(Directory { table: self, context })
     }
 
-    /// Tries once to commit files and positions on top of this version.
-    pub(crate) fn append(&mut self, adds: &[&RecordBatch], positions: &[(&str, i64)]) -> Result<Attempt, StorageError> {
+    /// Tries once to commit files, positions and domains on top of this version.
+    pub(crate) fn append(&mut self, adds: &[&RecordBatch], spans: &[Span]) -> Result<Attempt, StorageError> {
         let snapshot = Arc::clone(&self.snapshot);
         let mut builder = snapshot.update_table(UpdateTableOperation::StreamingUpdate, WRITER, true);
         if !adds.is_empty() {
             builder = builder.with_blind_append();
         }
-        for (app_id, next) in positions {
-            builder = builder.with_transaction_id(*app_id, *next);
+        for span in spans {
+            builder = builder.with_transaction_id(span.app_id.as_str(), span.next);
+            if let Some(change) = &span.domain {
+                builder = builder.with_domain_metadata(change.name.as_str(), &*change.now);
+            }
         }
         let built = builder.build(self.engine.kernel.as_ref(), Box::new(FileSystemCommitter::new()));
         let mut transaction = built.map_err(|error| self.judge(error))?;

@@ -24,4 +24,4 @@ pub mod verify;
 pub use delta::Contents;
 pub use error::StorageError;
 pub use lake::Lake;
-pub use table::{DataFile, LakeTable, Outcome, Span};
+pub use table::{DataFile, DomainChange, LakeTable, Outcome, Span};

@@ -3,12 +3,13 @@
 //! A commit is made only if the version it is built on holds exactly the positions that the flush began at. Equality,
 //! never "not behind": a writer that was cut off and comes back with a longer span would double the overlap. A version
 //! of the log can be written once, so two writers that have both looked cannot both commit. Whatever goes wrong, the
-//! positions in the table are the truth.
+//! positions in the table are the truth. A domain (a text that the table keeps under a name) goes with a position: it is
+//! written only in the commit that moves it, and only over the text that the flush began with.
 //!
 //! It does not promise that files which were never committed go away: no reader sees them, and a vacuum removes them.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -38,8 +39,17 @@ pub struct LakeTable {
     table: &'static Table,
     place: String,
     delta: DeltaTable,
-    /// Positions at the delta table's version that have been looked up.
-    positions: Mutex<BTreeMap<String, Option<i64>>>,
+    /// What has been looked up at the delta table's version.
+    known: Mutex<Known>,
+}
+
+/// What has been looked up at one version.
+#[derive(Default)]
+struct Known {
+    /// Positions, one by one.
+    positions: BTreeMap<String, Option<i64>>,
+    /// All domains, read at once when the first is asked for.
+    domains: Option<BTreeMap<String, Arc<str>>>,
 }
 
 /// How far a flush moves the position of one app id.
@@ -51,6 +61,20 @@ pub struct Span {
     pub began_at: Option<i64>,
     /// Position after the flush; above `began_at`.
     pub next: i64,
+    /// What changes with the position, if anything.
+    pub domain: Option<DomainChange>,
+}
+
+/// How a flush changes one domain of the table: its text is replaced whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainChange {
+    /// Name of the domain; not `delta.…`, and named by no other span of the commit.
+    pub name: String,
+    /// The text that the flush began with; `None` where there was none. Any other text in the table refuses the commit,
+    /// as another position does.
+    pub was: Option<Arc<str>>,
+    /// The text after the flush.
+    pub now: Arc<str>,
 }
 
 /// A data file that is durable in the lake and in no version of the table yet.
@@ -71,17 +95,17 @@ pub enum Outcome {
         /// Version of the table.
         version: u64,
     },
-    /// Nothing was committed, because somebody else has moved these app ids.
+    /// Nothing was committed, because somebody else has moved these app ids or changed their domains.
     Moved(Vec<String>),
 }
 
 /// Where the table stands, seen from a flush.
 enum Standing {
-    /// Every position is where the flush began.
+    /// Every position and domain is as the flush found it.
     Began,
-    /// Every position is where the flush ends.
+    /// Every position and domain is as the flush leaves it.
     Done,
-    /// These are not where the flush began.
+    /// These are not as the flush found them.
     Moved(Vec<String>),
 }
 
@@ -94,7 +118,7 @@ impl LakeTable {
             stats: stats_columns(table),
         };
         let delta = DeltaTable::open(lake.engine(), &lake.table_root(table.name)?, &place, &shape)?;
-        Ok(LakeTable { lake, table, place, delta, positions: Mutex::default() })
+        Ok(LakeTable { lake, table, place, delta, known: Mutex::default() })
     }
 
     /// Loads the newest version.
@@ -102,7 +126,7 @@ impl LakeTable {
     /// # Errors
     /// Retry as the store says; Stop, when the table is damaged or may not be written any more.
     pub fn refresh(&mut self) -> Result<(), StorageError> {
-        self.known().clear();
+        *self.known() = Known::default();
         self.delta.refresh()
     }
 
@@ -116,12 +140,39 @@ impl LakeTable {
     /// # Errors
     /// Retry as the store says; Stop, when the table is damaged.
     pub fn position(&self, app_id: &str) -> Result<Option<i64>, StorageError> {
-        if let Some(position) = self.known().get(app_id) {
+        if let Some(position) = self.known().positions.get(app_id) {
             return Ok(*position);
         }
         let position = self.delta.position(app_id)?;
-        self.known().insert(app_id.to_owned(), position);
+        self.known().positions.insert(app_id.to_owned(), position);
         Ok(position)
+    }
+
+    /// Text of a domain at this version, which is the one that [`LakeTable::position`] looks at too.
+    ///
+    /// # Errors
+    /// Retry as the store says; Stop, when the table is damaged.
+    pub fn domain(&self, name: &str) -> Result<Option<Arc<str>>, StorageError> {
+        self.with_domains(|domains| domains.get(name).cloned())
+    }
+
+    /// All domains at this version whose names begin so, in the order of their names.
+    ///
+    /// # Errors
+    /// Retry as the store says; Stop, when the table is damaged.
+    pub fn domains(&self, prefix: &str) -> Result<Vec<(String, Arc<str>)>, StorageError> {
+        let begins = |(name, _): &(&String, &Arc<str>)| name.starts_with(prefix);
+        self.with_domains(|domains| {
+            domains.iter().filter(begins).map(|(name, text)| (name.clone(), Arc::clone(text))).collect()
+        })
+    }
+
+    fn with_domains<T>(&self, look: impl FnOnce(&BTreeMap<String, Arc<str>>) -> T) -> Result<T, StorageError> {
+        if let Some(domains) = &self.known().domains {
+            return Ok(look(domains));
+        }
+        let read = self.delta.domains()?;
+        Ok(look(self.known().domains.insert(read)))
     }
 
     /// How many rows and files this version has, and their bytes.
@@ -152,8 +203,8 @@ impl LakeTable {
         self.lake.wait(futures::stream::iter(puts).buffered(PUTS_AT_A_TIME).try_collect())
     }
 
-    /// Makes files visible together with the new positions, in one Delta commit. Without files the positions alone are
-    /// committed. When an error comes back, the same call can be made again: what was committed is recognised.
+    /// Makes files visible together with the new positions and domains, in one Delta commit. Without files the positions
+    /// alone are committed, with their domains. When an error comes back, the same call can be made again: what was committed is recognised.
     ///
     /// # Errors
     /// Retry, when others were quicker too often or the outcome cannot be told yet; NoRoom as the store says; Stop, when
@@ -164,7 +215,6 @@ impl LakeTable {
             return Ok(Outcome::Committed { version: self.version() });
         }
         let adds: Vec<&RecordBatch> = files.iter().map(|file| &file.add).collect();
-        let positions: Vec<(&str, i64)> = spans.iter().map(|span| (span.app_id.as_str(), span.next)).collect();
         let mut tries = Tries::default();
         let mut newest = false;
         loop {
@@ -174,7 +224,7 @@ impl LakeTable {
                 Standing::Moved(_) => {}
                 Standing::Began => {
                     tries.may_go_on(&self.place)?;
-                    match self.delta.append(&adds, &positions) {
+                    match self.delta.append(&adds, spans) {
                         Ok(Attempt::Committed) => return Ok(self.committed(spans)),
                         Ok(Attempt::Conflicted) => tries.conflicts += 1,
                         Err(error) => tries.failures.push(error),
@@ -191,7 +241,13 @@ impl LakeTable {
         let version = self.version();
         let moved = spans.iter().map(|span| (span.app_id.clone(), Some(span.next)));
         // Nothing else is in the version that we have written, so what was known before still holds.
-        self.known().extend(moved);
+        let mut known = self.known();
+        known.positions.extend(moved);
+        if let Some(domains) = &mut known.domains {
+            let changes = spans.iter().filter_map(|span| span.domain.as_ref());
+            domains.extend(changes.map(|change| (change.name.clone(), Arc::clone(&change.now))));
+        }
+        drop(known);
         self.delta.checkpoint_if_due();
         Outcome::Committed { version }
     }
@@ -201,8 +257,14 @@ impl LakeTable {
         let mut moved = Vec::new();
         for span in spans {
             let position = self.position(&span.app_id)?;
-            done &= position == Some(span.next);
-            if position != span.began_at {
+            let (mut began, mut ended) = (position == span.began_at, position == Some(span.next));
+            if let Some(change) = &span.domain {
+                let text = self.domain(&change.name)?;
+                began &= text == change.was;
+                ended &= text.as_ref() == Some(&change.now);
+            }
+            done &= ended;
+            if !began {
                 moved.push(span.app_id.clone());
             }
         }
@@ -237,8 +299,8 @@ impl LakeTable {
         Ok(async move { self.lake.put(&url, encoded.bytes).await.map(|()| file) })
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Option<i64>>> {
-        self.positions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

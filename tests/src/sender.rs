@@ -28,6 +28,8 @@ pub struct Sender {
     seq: i64,
     energy: i64,
     sent: BTreeMap<i64, Vec<i64>>,
+    /// The bytes of each frame, by seq.
+    frames: BTreeMap<i64, Vec<u8>>,
 }
 
 impl Sender {
@@ -36,8 +38,6 @@ impl Sender {
     /// # Errors
     /// When the producer cannot be made.
     pub fn new(client: &ClientConfig, prefix: &str, partitions: i32, node: &str) -> Result<Sender> {
-        let mut client = client.clone();
-        client.set("enable.idempotence", "true").set("linger.ms", "5").set("message.timeout.ms", "0");
         // Distinct per node and start; the tests have no need of randomness.
         let mut random = [0u8; 16];
         random[..8].copy_from_slice(&Clock::now_us().to_le_bytes());
@@ -45,7 +45,7 @@ impl Sender {
             *byte = letter;
         }
         Ok(Sender {
-            producer: client.create_with_context(DefaultProducerContext)?,
+            producer: producer(client)?,
             topic: format!("{prefix}.gpu_sample"),
             partitions,
             node: node.to_owned(),
@@ -53,7 +53,17 @@ impl Sender {
             seq: 0,
             energy: 0,
             sent: BTreeMap::new(),
+            frames: BTreeMap::new(),
         })
+    }
+
+    /// Goes on with a new producer, as a collector does that restarts and still has its spool.
+    ///
+    /// # Errors
+    /// When the producer cannot be made.
+    pub fn restart(&mut self, client: &ClientConfig) -> Result<()> {
+        self.producer = producer(client)?;
+        Ok(())
     }
 
     /// Hands the next frame to Kafka.
@@ -61,6 +71,15 @@ impl Sender {
     /// # Errors
     /// When librdkafka's queue refuses it.
     pub fn send(&mut self) -> Result<()> {
+        let seq = self.prepare()?;
+        self.resend(seq)
+    }
+
+    /// Makes the next frame, which counts as sent, and gives its seq; `resend` hands it to Kafka.
+    ///
+    /// # Errors
+    /// When the rows are no frame.
+    pub fn prepare(&mut self) -> Result<i64> {
         self.seq += 1;
         let mut rows = Rows::new(&GPU_SAMPLE);
         let mut energies = Vec::new();
@@ -81,8 +100,18 @@ impl Sender {
             seq: self.seq,
             node: self.node.clone(),
         };
-        let payload = wire::encode(&header, &batch_of(rows)?);
-        let seq = self.seq.to_string();
+        self.frames.insert(self.seq, wire::encode(&header, &batch_of(rows)?));
+        self.sent.insert(self.seq, energies);
+        Ok(self.seq)
+    }
+
+    /// Hands a frame to Kafka, perhaps once more: the same bytes under the same name.
+    ///
+    /// # Errors
+    /// When there is no such frame, or librdkafka's queue refuses it.
+    pub fn resend(&self, seq: i64) -> Result<()> {
+        let payload = self.frames.get(&seq).with_context(|| format!("no frame {seq} was made"))?;
+        let seq = seq.to_string();
         let headers = [
             (header::TABLE, "gpu_sample"),
             (header::FORMAT, "1"),
@@ -94,9 +123,12 @@ impl Sender {
         let headers = headers
             .iter()
             .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(*value) }));
-        self.send_raw(&payload, headers)?;
-        self.sent.insert(self.seq, energies);
-        Ok(())
+        self.send_raw(payload, headers)
+    }
+
+    /// The seq of the newest frame; 0 before the first.
+    pub fn last_seq(&self) -> i64 {
+        self.seq
     }
 
     /// Hands any bytes to the stream's partition.
@@ -133,6 +165,12 @@ impl Sender {
             .collect();
         Ok(std::fs::write(path, serde_json::to_vec(&streams)?)?)
     }
+}
+
+fn producer(client: &ClientConfig) -> Result<ThreadedProducer<DefaultProducerContext>> {
+    let mut client = client.clone();
+    client.set("enable.idempotence", "true").set("linger.ms", "5").set("message.timeout.ms", "0");
+    Ok(client.create_with_context(DefaultProducerContext)?)
 }
 
 fn batch_of(rows: Rows) -> Result<arrow::array::RecordBatch> {

@@ -65,13 +65,14 @@ impl Pipeline {
         self.epoch += 1;
         let mut ignored = Vec::new();
         let mut starts = Vec::with_capacity(positions.len());
-        for position in &positions {
+        for position in positions {
+            let place = position.place;
             let offset = self.begin(position);
             if offset.is_none() {
-                ignored.push(position.place);
+                ignored.push(place);
             }
             // Also an ignored one is assigned, so that librdkafka and the group are of one mind.
-            starts.push(Start { place: position.place, offset: offset.unwrap_or(Offset::End), epoch: self.epoch });
+            starts.push(Start { place, offset: offset.unwrap_or(Offset::End), epoch: self.epoch });
         }
         self.command(Command::Assign(starts));
         if !ignored.is_empty() {
@@ -81,15 +82,15 @@ impl Pipeline {
     }
 
     /// Begins the partition, and gives the offset to read it from.
-    fn begin(&mut self, position: &Position) -> Option<Offset> {
-        let Position { place, topic_id, next, reading } = position;
+    fn begin(&mut self, position: Position) -> Option<Offset> {
+        let Position { place, topic_id, next, reading, received } = position;
         let topic = &self.topics[place.topic];
         let table = &mut self.tables[place.topic];
         if topic_id.is_some() {
-            table.topic_id.clone_from(topic_id);
+            table.topic_id.clone_from(&topic_id);
         }
         let (Some(topic_id), Some(offset)) = (topic_id, reading.offset()) else {
-            table.awaited |= *reading == Reading::Missing;
+            table.awaited |= reading == Reading::Missing;
             if let Reading::Ahead { high } = reading {
                 let text = format!(
                     "the lake has all before offset {}, but the topic ends at {high}: the broker has lost records. Not \
@@ -102,9 +103,9 @@ impl Pipeline {
             }
             return None;
         };
-        let app_id = positions::app_id(&topic.name, topic_id, place.partition);
+        let app_id = positions::app_id(&topic.name, &topic_id, place.partition);
         tracing::debug!(position = %app_id, next, ?offset, "reading");
-        table.buffer.begin(place.partition, app_id, self.epoch, *next);
+        table.buffer.begin(place.partition, app_id, self.epoch, next, received);
         if let (Reading::Overtaken { low }, Some(next)) = (reading, next) {
             let lost = low - next;
             let text = format!("kafka_retention_overtook: offsets {next} to {} are gone, {lost} records", low - 1);

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{Finished, Pipeline};
 use crate::consumer::{Command, Place, Start};
 use crate::failure::{Failure, back_off};
-use crate::flush::{Done, Job, Verdict};
+use crate::flush::{Done, Job, Moved, Verdict};
 use crate::metrics::{OfFlush, OfTable};
 
 /// How often it is tried whether there is room again.
@@ -95,13 +95,13 @@ impl Pipeline {
             }
             Verdict::Moved(moved) => {
                 count("moved");
-                let partitions: Vec<_> = moved.iter().map(|(partition, _)| *partition).collect();
+                let partitions: Vec<_> = moved.iter().map(|moved| moved.partition).collect();
                 tracing::warn!(
                     table = name,
                     ?partitions,
                     "others have committed these partitions; they are read again"
                 );
-                self.rewind(&job, &moved);
+                self.rewind(&job, moved);
                 job.leave_out(&partitions);
                 if job.parts.is_empty() {
                     self.tables[job.index].flushing_bytes = 0;
@@ -172,16 +172,16 @@ impl Pipeline {
     }
 
     /// Throws away what was read of partitions that others have committed, and reads them from where those ended.
-    fn rewind(&mut self, job: &Job, moved: &[(i32, Option<i64>)]) {
+    fn rewind(&mut self, job: &Job, moved: Vec<Moved>) {
         self.epoch += 1;
-        for (partition, position) in moved {
-            let Some(part) = job.parts.iter().find(|part| part.partition == *partition) else { continue };
+        for Moved { partition, position, received } in moved {
+            let Some(part) = job.parts.iter().find(|part| part.partition == partition) else { continue };
             let buffer = &mut self.tables[job.index].buffer;
-            if buffer.part(*partition).is_none_or(|now| now.epoch != part.epoch) {
+            if buffer.part(partition).is_none_or(|now| now.epoch != part.epoch) {
                 continue; // given up, or assigned anew, since
             }
-            buffer.begin(*partition, part.span.app_id.clone(), self.epoch, *position);
-            let place = Place { topic: job.index, partition: *partition };
+            buffer.begin(partition, part.span.app_id.clone(), self.epoch, position, received);
+            let place = Place { topic: job.index, partition };
             let offset = position.map_or(Offset::Beginning, Offset::Offset);
             self.command(Command::Rewind(Start { place, offset, epoch: self.epoch }));
             self.command(Command::Resume(vec![place]));

@@ -64,6 +64,14 @@ pub fn encode(header: &FrameHeader, batch: &RecordBatch) -> Vec<u8> {
     out
 }
 
+/// Reads what a frame says of itself and not its rows, which may still be no good.
+///
+/// # Errors
+/// A [`DecodeError`] that says what is wrong.
+pub fn peek(bytes: &[u8]) -> Result<FrameHeader, DecodeError> {
+    Ok(Envelope::read(bytes)?.header)
+}
+
 /// Reads a frame and adds its rows to those of its table, which `rows_of` gives. Where it fails, nothing is added.
 ///
 /// The rows must be flushed before they pass [`ROWS_BYTES_MAX`]; above it every frame is [`DecodeError::RowsFull`].

@@ -10,7 +10,7 @@ mod column;
 mod frame;
 mod protobuf;
 
-pub use frame::{FrameHeader, Received, decode, encode};
+pub use frame::{FrameHeader, Received, decode, encode, peek};
 
 /// The format that this crate writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;

@@ -127,5 +127,5 @@ pub(crate) fn reading(device: &'static str, second: i64) -> Reading {
 }
 
 pub(crate) fn span(app_id: &str, began_at: Option<i64>, next: i64) -> Span {
-    Span { app_id: app_id.to_owned(), began_at, next }
+    Span { app_id: app_id.to_owned(), began_at, next, domain: None }
 }

@@ -13,3 +13,4 @@ mod killed_collector;
 mod killed_ingest;
 mod nvml_binding;
 mod recreated_topic;
+mod replayed_frames;
