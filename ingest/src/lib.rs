@@ -17,6 +17,7 @@ mod failure;
 mod flush;
 mod health;
 mod http;
+pub mod lake_tool;
 mod metrics;
 mod pipeline;
 mod positions;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::repository;
 
-/// The path of a binary of the workspace: `racklake-collector`, `racklake-ingest`, `racklake`.
+/// The path of a binary of the workspace: `racklake-collector`, `racklake-ingest`, `racklake-lake`, `racklake`.
 ///
 /// # Errors
 /// When it does not build.

@@ -4,6 +4,7 @@
 
 pub mod binaries;
 pub mod kafka;
+pub mod lake_tool;
 pub mod process;
 pub mod python;
 pub mod sender;

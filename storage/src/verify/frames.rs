@@ -237,7 +237,7 @@ struct Present {
 
 impl Present {
     fn add(&mut self, first: i64, last: i64) {
-        if first > self.last + 1 {
+        if first - 1 > self.last {
             self.missing.push((self.last + 1, first - 1));
         }
         self.frames += (last - first + 1).unsigned_abs();
@@ -251,7 +251,8 @@ fn place(seq: i64) -> (i64, usize) {
 }
 
 fn seq(page: i64, slot: usize) -> i64 {
-    page * PAGE as i64 + slot as i64 + 1
+    // A row may say any number; the last page ends where the numbers do.
+    page.saturating_mul(PAGE as i64).saturating_add(slot as i64 + 1)
 }
 
 /// How many of the hashes are there already.
@@ -298,6 +299,13 @@ mod tests {
         let account = account(&runs, &[]);
         assert_eq!(account.doubled, [(7, 2), (300, 1)]);
         assert_eq!(account.missing, [(257, 299)]);
+    }
+
+    #[test]
+    fn the_highest_number_that_a_row_can_say_is_a_frame_like_others() {
+        let account = account(&[run(i64::MAX, 1, 1), run(i64::MAX, 1, 1)], &[]);
+        assert_eq!(account.missing, [(1, i64::MAX - 1)]);
+        assert_eq!(account.doubled, [(i64::MAX, 1)]);
     }
 
     #[test]

@@ -57,6 +57,11 @@ fn undecodable_frames_become_dead_letters_and_good_rows_pass() {
     found.sort();
     wanted.sort();
     assert_eq!(found, wanted);
+    let listed = racklake_tests::lake_tool::dead_letters(&site).unwrap();
+    let mut reasons: Vec<&str> = listed.iter().map(|letter| letter["reason"].as_str().unwrap()).collect();
+    reasons.sort();
+    assert_eq!(reasons, wanted.iter().map(|(reason, _)| reason.as_str()).collect::<Vec<_>>());
+    assert!(listed.iter().all(|letter| letter["table"] == "gpu_sample"), "{listed:?}");
 
     let metrics = http_get(&ingest.http, "/metrics").unwrap().1;
     assert!(metrics.contains("unknown_format"), "dead letters are counted by reason:\n{metrics}");

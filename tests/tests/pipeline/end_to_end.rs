@@ -7,7 +7,7 @@ use racklake_miner_sim::{MinerSim, Profile, Unit};
 use racklake_nvml_sim::Scenario;
 use racklake_tests::process::Process;
 use racklake_tests::site::Site;
-use racklake_tests::{python, repository, turn};
+use racklake_tests::{lake_tool, python, repository, turn};
 
 const TABLES: [&str; 6] = ["gpu_sample", "miner_sample", "hashboard_sample", "event", "device", "coverage"];
 
@@ -75,6 +75,8 @@ fn every_answer_of_the_simulators_is_in_the_lake_exactly_once() {
     site.wait_until_drained(&ingest, &TABLES, 60).unwrap();
     site.stop_ingest(ingest).unwrap();
 
+    let (code, report) = lake_tool::verify(&site).unwrap();
+    assert_eq!((code, &report["answer"]), (0, &"complete".into()), "{report:#}");
     let lake = site.lake().display().to_string();
     let accounts: Vec<String> =
         libraries.iter().map(|library| library.with_file_name("gpu.jsonl").display().to_string()).collect();

@@ -58,6 +58,8 @@ fn kills_of_ingest_lose_and_double_nothing() {
     let account = site.folder.join("sent.json");
     Sender::write_account(&senders.iter().collect::<Vec<_>>(), &account).unwrap();
     println!("{}", site.check_sent(&account).unwrap());
+    let (code, report) = racklake_tests::lake_tool::verify(&site).unwrap();
+    assert_eq!((code, &report["answer"]), (0, &"complete".into()), "{report:#}");
 }
 
 /// The next kill only after ingest has committed something.

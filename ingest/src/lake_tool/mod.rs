@@ -1,0 +1,155 @@
+//! The commands of `racklake-lake`: `verify` proves a lake, `dead-letters` lists what was set aside.
+//!
+//! Both only read. The proof itself is in `racklake_storage::verify`; here it gets what Kafka and the received sets know
+//! besides, and is printed.
+
+mod json;
+mod letters;
+mod print;
+mod proof;
+mod waiting;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Property};
+
+/// Proves a lake complete, and lists what was set aside on the way into it.
+#[derive(Debug, Parser)]
+#[command(name = "racklake-lake", version)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Counts the rows of every frame in the lake. Exit code: 0 complete, 1 something missing or doubled, 2 could not tell.
+    Verify(VerifyArguments),
+    /// Lists the dead letters in Kafka: messages that are no frames of their table, kept whole with the reason.
+    DeadLetters(LettersArguments),
+}
+
+#[derive(Debug, Args)]
+struct VerifyArguments {
+    /// The lake: a directory, or a URL such as s3://bucket/lake.
+    lake: String,
+    /// Prints one JSON object instead of tables.
+    #[arg(long)]
+    json: bool,
+    /// Lists every stream, also where there are many and nothing is wrong with them.
+    #[arg(long)]
+    all: bool,
+    /// Compares no row keys: quicker, but a row that is there twice in the place of another is not found.
+    #[arg(long)]
+    quick: bool,
+    /// Files to read at a time; by default one for each core.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// A setting of the lake's store; @FILE stands for the file's content.
+    #[arg(long = "option", value_name = "KEY=VALUE", value_parser = property)]
+    options: Vec<(String, Property)>,
+    /// Also compares the lake's positions with what Kafka holds at these brokers.
+    #[arg(long, value_name = "HOST:PORT,...")]
+    bootstrap_servers: Option<String>,
+    #[command(flatten)]
+    kafka: KafkaArguments,
+}
+
+#[derive(Debug, Args)]
+struct LettersArguments {
+    /// Brokers to start from.
+    #[arg(long, value_name = "HOST:PORT,...")]
+    bootstrap_servers: String,
+    /// Prints one JSON object per letter.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    kafka: KafkaArguments,
+}
+
+#[derive(Debug, Args)]
+struct KafkaArguments {
+    /// A table's topic is PREFIX.TABLE.
+    #[arg(long, value_name = "PREFIX", default_value = "racklake")]
+    topic_prefix: String,
+    /// A setting of librdkafka; @FILE stands for the file's content.
+    #[arg(long = "property", value_name = "KEY=VALUE", value_parser = property)]
+    properties: Vec<(String, Property)>,
+}
+
+/// What a command has found, for the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// All is there, once; or what was asked for is listed.
+    Complete,
+    /// Something is missing or there twice.
+    Incomplete,
+    /// It could not be told.
+    Unknown,
+}
+
+impl Answer {
+    /// 0 complete, 1 something missing or doubled, 2 could not tell.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Answer::Complete => 0,
+            Answer::Incomplete => 1,
+            Answer::Unknown => 2,
+        }
+    }
+}
+
+/// Does what the arguments say and prints it. Call it inside a multi-thread runtime.
+///
+/// # Errors
+/// What kept it from telling.
+pub async fn run(arguments: Arguments) -> anyhow::Result<Answer> {
+    tokio::task::spawn_blocking(move || match arguments.command {
+        Command::Verify(arguments) => proof::verify(arguments),
+        Command::DeadLetters(arguments) => list_letters(&arguments),
+    })
+    .await?
+}
+
+fn list_letters(arguments: &LettersArguments) -> anyhow::Result<Answer> {
+    let config = arguments.kafka.config(&arguments.bootstrap_servers)?;
+    let letters = letters::read(&config)?;
+    let text = if arguments.json { json::letters(&letters) } else { print::letters(&letters) };
+    show(&text)?;
+    Ok(Answer::Complete)
+}
+
+/// Prints; that nobody reads to the end is no error.
+fn show(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("printing"),
+    }
+}
+
+impl KafkaArguments {
+    /// The config of an ingest that these arguments describe.
+    fn config(&self, bootstrap_servers: &str) -> anyhow::Result<Config> {
+        let mut config = Config::new(bootstrap_servers, "none");
+        config.kafka.topic_prefix.clone_from(&self.topic_prefix);
+        config.kafka.properties = self.properties.iter().cloned().collect();
+        config.validate().map_err(anyhow::Error::msg)?;
+        Ok(config)
+    }
+}
+
+fn property(text: &str) -> Result<(String, Property), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    let value = match value.strip_prefix('@') {
+        Some(file) => Property::File { file: PathBuf::from(file) },
+        None => Property::Text(value.to_owned()),
+    };
+    Ok((key.to_owned(), value))
+}
+
+#[cfg(test)]
+mod tests;

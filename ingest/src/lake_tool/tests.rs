@@ -1,0 +1,136 @@
+//! The commands as they are typed, on lakes made with the code that ships, and a broker in memory.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use racklake_schemas::{Cell, Row, Rows, tables};
+use racklake_storage::verify::{Gap, Reason, Report, StreamReport, TableReport};
+use racklake_storage::{Lake, Span};
+use rdkafka::message::{Header, OwnedHeaders, OwnedMessage};
+use rdkafka::mocking::MockCluster;
+
+use super::*;
+use crate::dead_letter::{DeadLetters, Refusal};
+
+const STREAM: &str = "0123456789abcdef0123456789abcdef";
+
+/// A lake of one event, frame `seq` of its stream.
+async fn lake_with_event(folder: &std::path::Path, seq: i64) {
+    let location = folder.display().to_string();
+    let write = move || {
+        let table = &tables::EVENT;
+        let mut row = Row::new(table);
+        let mut set = |name: &str, cell: Cell| row.set(table.column(name).unwrap(), cell);
+        for name in ["ts", "received_at"] {
+            set(name, Cell::I64(1_795_514_400_000_000));
+        }
+        for (name, value) in [("site", "a"), ("node", "n1"), ("stream_id", STREAM), ("event", "e"), ("event_id", "1")] {
+            set(name, Cell::from(value));
+        }
+        set("seq", Cell::I64(seq));
+        set("frame_rows", Cell::I64(1));
+        let mut rows = Rows::new(table);
+        rows.push(row);
+        let mut table = Lake::open(&location, &BTreeMap::new()).unwrap().table(table).unwrap();
+        let files = table.write(&[rows.into_batch().unwrap()]).unwrap();
+        let span = Span { app_id: "t/-/0".to_owned(), began_at: None, next: 1, domain: None };
+        table.commit(&files, &[span]).unwrap();
+    };
+    tokio::task::spawn_blocking(write).await.unwrap();
+}
+
+async fn answer(arguments: &[&str]) -> anyhow::Result<Answer> {
+    run(Arguments::try_parse_from([&["racklake-lake"], arguments].concat())?).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_is_the_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = folder.path().display().to_string();
+    assert_eq!(answer(&["verify", &lake]).await.unwrap().exit_code(), 2, "there is no lake");
+    lake_with_event(folder.path(), 1).await;
+    assert_eq!(answer(&["verify", &lake]).await.unwrap().exit_code(), 0);
+    let other = tempfile::tempdir().unwrap();
+    lake_with_event(other.path(), 2).await;
+    assert_eq!(answer(&["verify", "--json", &other.path().display().to_string()]).await.unwrap().exit_code(), 1);
+    assert!(answer(&["verify", "ftp://host/lake"]).await.is_err());
+    assert!(answer(&["verify", &lake, "--option", "no value"]).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_read_to_the_end_and_name_their_frames() {
+    let broker = MockCluster::new(1).unwrap();
+    for topic in ["racklake.event", "racklake.dead-letter"] {
+        broker.create_topic(topic, 1, 1).unwrap();
+    }
+    let config = Config::new(broker.bootstrap_servers(), "none");
+    let post = DeadLetters::new(&config).unwrap();
+    for offset in [3, 4] {
+        let own = [("node", "n1"), ("stream_id", STREAM), ("seq", "17")];
+        let own = own
+            .into_iter()
+            .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(value) }));
+        let topic = "racklake.event".to_owned();
+        let time = rdkafka::Timestamp::NotAvailable;
+        let message = OwnedMessage::new(Some(b"junk".to_vec()), None, topic, time, 0, offset, Some(own));
+        post.send(&crate::dead_letter::Letter { message, refusal: Refusal::Empty }).await.unwrap();
+    }
+    let read = move || letters::read(&config).unwrap();
+    let found =
+        tokio::time::timeout(Duration::from_secs(30), tokio::task::spawn_blocking(read)).await.unwrap().unwrap();
+    let places: Vec<_> = found.iter().map(|letter| letter.place.as_str()).collect();
+    assert_eq!(places, ["racklake.event/0/3", "racklake.event/0/4"]);
+    let testimony = found[0].testimony().unwrap();
+    assert_eq!((testimony.table.as_str(), testimony.stream_id.as_str()), ("event", STREAM));
+    assert_eq!((testimony.seq_first, testimony.reason), (17, Reason::DeadLetter("empty".to_owned())));
+    let printed = print::letters(&found);
+    assert!(printed.contains("empty: the message is empty") && printed.contains("seq 17"), "{printed}");
+    assert_eq!(json::letters(&found).lines().count(), 2);
+}
+
+#[test]
+fn a_proof_names_every_finding_and_says_what_it_is() {
+    let gap = |seq_first, seq_last, reason| Gap { seq_first, seq_last, reason };
+    let stream = StreamReport {
+        node: "n1".to_owned(),
+        stream_id: STREAM.to_owned(),
+        rows: 7,
+        frames: 2,
+        seq_first: Some(1),
+        seq_last: Some(5),
+        seq_known: 6,
+        gaps: vec![gap(2, 4, Reason::Dropped("spool_full".to_owned())), gap(6, 6, Reason::Unexplained)],
+        short: vec![(5, 3, 4)],
+        doubled: vec![(1, 2)],
+        contradictory: Vec::new(),
+    };
+    let table = TableReport {
+        table: "event".to_owned(),
+        rows: 7,
+        streams: vec![stream],
+        files_missing: vec!["event/x.parquet".to_owned()],
+        ..TableReport::default()
+    };
+    let report = Report { tables: vec![table], doubts: Vec::new() };
+    let proof =
+        proof::Proof { report, waiting: Vec::new(), received: BTreeMap::new(), took: Duration::from_millis(1500) };
+    assert_eq!(proof.answer(), Answer::Incomplete);
+    let printed = print::proof("/lake", &proof, false);
+    for wanted in [
+        "seq 2..4 missing: dropped by the collector: spool_full",
+        "seq 6 missing: unexplained",
+        "seq 5 short: 3 of 4 rows",
+        "seq 1 doubled: 2 rows",
+        "file missing: event/x.parquet",
+        "1..5 of 6",
+        "not complete: 4 frames missing, 1 short, 1 doubled",
+    ] {
+        assert!(printed.contains(wanted), "{wanted} is not in\n{printed}");
+    }
+    let told: serde_json::Value = serde_json::from_str(&json::proof(&proof)).unwrap();
+    let gaps = &told["tables"][0]["streams"][0]["gaps"];
+    assert_eq!(
+        (told["exit_code"].as_i64(), gaps[0]["frames"].as_i64(), &gaps[1]["reason"]),
+        (Some(1), Some(3), &"unexplained".into())
+    );
+}

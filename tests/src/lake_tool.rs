@@ -1,0 +1,43 @@
+//! Runs `racklake-lake` as an operator would, on a test's lake and topics.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::binaries;
+use crate::site::Site;
+
+/// The exit code and the JSON object of `racklake-lake verify`, which is also held against Kafka.
+///
+/// # Errors
+/// When it cannot be run, or prints no JSON.
+pub fn verify(site: &Site) -> Result<(i32, Value)> {
+    let lake = site.lake().display().to_string();
+    let arguments = ["verify", &lake, "--json", "--bootstrap-servers", site.broker.bootstrap()];
+    let (code, text) = run(&[&arguments[..], &["--topic-prefix", &site.prefix]].concat())?;
+    let report = serde_json::from_str(&text).with_context(|| format!("exit code {code}, printed {text:?}"))?;
+    Ok((code, report))
+}
+
+/// The JSON objects of `racklake-lake dead-letters`.
+///
+/// # Errors
+/// When it fails, or prints no JSON.
+pub fn dead_letters(site: &Site) -> Result<Vec<Value>> {
+    let servers = site.broker.bootstrap();
+    let arguments = ["dead-letters", "--json", "--bootstrap-servers", servers, "--topic-prefix", &site.prefix];
+    let (code, text) = run(&arguments)?;
+    ensure!(code == 0, "exit code {code}: {text}");
+    text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+}
+
+fn run(arguments: &[&str]) -> Result<(i32, String)> {
+    let output = Command::new(binaries::path("racklake-lake")?).args(arguments).output()?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    let code = output.status.code().with_context(|| format!("racklake-lake ended with {}: {told}", output.status))?;
+    if !told.is_empty() {
+        println!("racklake-lake: {told}");
+    }
+    Ok((code, String::from_utf8(output.stdout)?))
+}
