@@ -40,6 +40,7 @@ def main(lake, account, kills):
         streams |= of
         print(f"{name}: {len(tables[name])} rows, {again} that came again, {len(missing)} seqs missing")
         problems += [f"{name}: frame {frame} is missing" for frame in missing]
+        problems += [f"{name}: {again} rows are twice in the lake"] if again else []
     if len(streams) != 1:
         problems.append(f"{len(streams)} streams, not one")
     differences, served = gpu_answers.compare(tables["gpu_sample"], [account], bits(lake))
