@@ -15,6 +15,9 @@ use racklake_schemas::{Table, catalog, tables};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+/// Rows of one partition must stay well below what their 32-bit offsets can reach (`wire::ROWS_BYTES_MAX`).
+const BUFFER_BYTES_LIMIT: usize = 1 << 30;
+
 /// All settings of ingest.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -212,6 +215,12 @@ impl Config {
                 return Err(format!("flush.{key} must be above 0"));
             }
         }
+        if flush.buffer_bytes_max > BUFFER_BYTES_LIMIT {
+            return Err(format!(
+                "flush.buffer_bytes_max = {} must not be above {BUFFER_BYTES_LIMIT} (1 GiB)",
+                flush.buffer_bytes_max
+            ));
+        }
         if flush.buffer_bytes_max < flush.bytes_max {
             return Err(format!(
                 "flush.buffer_bytes_max = {} must not be below flush.bytes_max = {}",
@@ -348,6 +357,9 @@ mod tests {
         assert!(table.starts_with("ingest.toml:3: ") && table.contains("gpu_sample"), "{table}");
         let small = parse(&format!("{SMALLEST}[flush]\nbuffer_bytes_max = 10\n")).unwrap().validate().unwrap_err();
         assert!(small.contains("flush.buffer_bytes_max"), "{small}");
+        let large = format!("{SMALLEST}[flush]\nbuffer_bytes_max = 2000000000\n");
+        let large = parse(&large).unwrap().validate().unwrap_err();
+        assert!(large.contains("flush.buffer_bytes_max") && large.contains("1 GiB"), "{large}");
     }
 
     #[test]

@@ -124,7 +124,8 @@ const FRAME_PROTO: &str = r#"// The wire format of racklake: the value of one Ka
 //
 // The Kafka message has key = node, and the headers table, format, catalog_version, node, stream_id and seq, the numbers
 // in decimal, so that a consumer can skip or deduplicate without decoding. (stream_id, table, seq) is the identity of a
-// frame: the same one may come twice, and a hole in seq is a frame that is missing. Kafka itself compresses (zstd).
+// frame: the same one may come twice, and a hole in seq is a frame that is missing. A header replay = 1 says that the
+// frame waited on the node's disk, so that its times may lie well before its arrival. Kafka itself compresses (zstd).
 
 syntax = "proto3";
 
