@@ -8,7 +8,7 @@
 //! Time is that of the partition, the newest time stamp of a message, so that readers of one log judge alike and a
 //! process that was away for a month closes nothing that Kafka still holds.
 //!
-//! It is bounded: [`STREAMS_MAX`] streams and [`INTERVALS_MAX`] intervals beyond the first of each, about 25 MB, per
+//! It is bounded: `STREAMS_MAX` streams and `INTERVALS_MAX` intervals beyond the first of each, about 25 MB, per
 //! partition. What a bound costs is exactness in one direction only: a frame that could have been received before is
 //! set aside as a dead letter, never added and never dropped.
 
