@@ -1,3 +1,5 @@
+//! Received sets: intervals against a plain set, the encoding there and back, closing and bounds.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
