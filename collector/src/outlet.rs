@@ -94,6 +94,7 @@ impl Outlet {
 
     /// A read has begun that is due at `due` (µs UTC) at an address; its rows follow.
     pub(crate) fn begun(&self, table: &'static Table, due: i64, address: &str) {
+        tracing::debug!(table = table.name, address, "sampling");
         let mut inner = locked(&self.inner);
         inner.begun.insert((due, address.to_owned()), table);
         self.journal(&mut inner, Record::Begun { table, due, address: address.to_owned() });

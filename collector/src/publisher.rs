@@ -146,6 +146,7 @@ impl Publisher {
             let replay = queued.is_replay(now);
             match self.producer.send(&topic, &queued.frame, &payload, replay, queued.order) {
                 Ok(()) => {
+                    tracing::debug!(topic, seq = queued.frame.seq, replay, "publishing");
                     self.in_flight_bytes += queued.frame.bytes;
                     self.in_flight.insert(queued.order, InFlight { queued, since: now });
                 }
@@ -174,6 +175,7 @@ impl Publisher {
             Ok(()) => {
                 let table = queued.frame.table.name;
                 let topic = self.config.topic(table);
+                tracing::debug!(topic, seq = queued.frame.seq, "published");
                 if let Some(state) = self.tables.get_mut(table) {
                     state.back_off = Duration::ZERO;
                     state.blocked_until = None;

@@ -171,6 +171,7 @@ impl Job {
         if batches.is_empty() {
             return Ok(Vec::new());
         }
+        tracing::debug!(table = self.table.name, rows = self.rows(), "writing");
         let files = table.write(&batches)?;
         tracing::debug!(table = self.table.name, rows = self.rows(), files = files.len(), "written");
         Ok(files)

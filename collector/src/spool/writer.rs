@@ -108,6 +108,7 @@ impl Writer {
             Err(error) => return self.fails(failing, &error.to_string()),
         };
         let mut tries = 0;
+        tracing::debug!(frames = batch.frames.len(), removed = batch.removed.len(), "spooling");
         while let Err(error) = self.commit(&batch) {
             self.fails(failing, &error.to_string());
             tries += 1;
@@ -117,6 +118,7 @@ impl Writer {
                 return;
             }
         }
+        tracing::debug!(frames = batch.frames.len(), "spooled");
         self.outlet.written();
         if std::mem::replace(failing, false) {
             self.health.works("spool");

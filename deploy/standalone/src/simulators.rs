@@ -22,7 +22,7 @@ impl Simulators {
     /// Installs a copy of the library per node into `folder` and starts the miners.
     pub(crate) fn start(folder: &Path) -> Result<Simulators> {
         let library = racklake_nvml_sim::library_path().context(
-            "the simulated NVML library is not beside this program; run it with `cargo run --release --bin racklake`",
+            "the simulated NVML library is not beside this program; run it with `cargo run --bin racklake`",
         )?;
         let install = |(i, text): (usize, &str)| {
             let scenario = racklake_nvml_sim::Scenario::parse(text)?;
