@@ -1,6 +1,6 @@
 //! A real Apache Kafka from its Maven artifacts: one KRaft node on loopback, started, killed and restarted at will.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,6 +12,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
+use crate::fault_proxy::FaultProxy;
 use crate::process::Process;
 use crate::{cache, repository, wait_for};
 
@@ -23,6 +24,13 @@ pub struct Broker {
     folder: PathBuf,
     bootstrap: String,
     process: Mutex<Option<Process>>,
+}
+
+/// A further port of a broker, and the port that it tells those who bootstrap there.
+struct Listener {
+    name: &'static str,
+    port: u16,
+    advertised: u16,
 }
 
 /// The broker that the tests of this binary share; each uses topics of its own.
@@ -58,11 +66,33 @@ impl Broker {
     /// # Errors
     /// When Java or Maven is missing or the broker does not come up.
     pub fn start(folder: &Path) -> Result<Broker> {
+        Broker::start_with(folder, &[])
+    }
+
+    /// The same with two proxies in front of it, for the collectors and for ingest: whoever bootstraps at a proxy's address
+    /// is told that address for the broker too, and never gets past the proxy. They stay in front of it when it is killed
+    /// and restarted.
+    ///
+    /// # Errors
+    /// As [`Broker::start`], and when a proxy cannot start.
+    pub fn start_with_proxies(folder: &Path) -> Result<(Broker, FaultProxy, FaultProxy)> {
+        let proxied = |name| -> Result<(Listener, FaultProxy)> {
+            let port = free_port()?;
+            let proxy = FaultProxy::start(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+            Ok((Listener { name, port, advertised: proxy.address().port() }, proxy))
+        };
+        let (collector, collector_proxy) = proxied("COLLECTOR")?;
+        let (ingest, ingest_proxy) = proxied("INGEST")?;
+        let broker = Broker::start_with(folder, &[collector, ingest])?;
+        Ok((broker, collector_proxy, ingest_proxy))
+    }
+
+    fn start_with(folder: &Path, more: &[Listener]) -> Result<Broker> {
         let libs = jars()?;
         std::fs::create_dir_all(folder)?;
         let (broker_port, controller_port) = (free_port()?, free_port()?);
         let properties = folder.join("server.properties");
-        std::fs::write(&properties, server_properties(folder, broker_port, controller_port))?;
+        std::fs::write(&properties, server_properties(folder, broker_port, controller_port, more))?;
         let id = run_java(&libs, &["kafka.tools.StorageTool", "random-uuid"])?;
         let properties_text = properties.display().to_string();
         run_java(
@@ -235,15 +265,21 @@ pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-fn server_properties(folder: &Path, broker: u16, controller: u16) -> String {
+fn server_properties(folder: &Path, broker: u16, controller: u16, more: &[Listener]) -> String {
     let log = folder.join("log").display().to_string();
+    let (mut listeners, mut advertised, mut protocols) = (String::new(), String::new(), String::new());
+    for Listener { name, port, advertised: told } in more {
+        listeners += &format!(",{name}://127.0.0.1:{port}");
+        advertised += &format!(",{name}://127.0.0.1:{told}");
+        protocols += &format!(",{name}:PLAINTEXT");
+    }
     // The two timeouts let a broker that was killed answer again after 3 s instead of 12.
     format!(
         "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
-         listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}\n\
-         advertised.listeners=PLAINTEXT://127.0.0.1:{broker}\ncontroller.listener.names=CONTROLLER\n\
+         listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}{listeners}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{broker}{advertised}\ncontroller.listener.names=CONTROLLER\n\
          inter.broker.listener.name=PLAINTEXT\n\
-         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\nlog.dirs={log}\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}\nlog.dirs={log}\n\
          offsets.topic.replication.factor=1\noffsets.topic.num.partitions=4\n\
          transaction.state.log.replication.factor=1\n\
          transaction.state.log.min.isr=1\nshare.coordinator.state.topic.replication.factor=1\n\

@@ -17,8 +17,12 @@ pub const PARTITIONS: i32 = 4;
 
 /// A folder, a prefix of topics, and the broker.
 pub struct Site {
-    /// The broker that all tests share.
+    /// The broker, mostly the one that all tests share.
     pub broker: Arc<Broker>,
+    /// Where its collectors find the broker, and where ingest does: for a test that puts a proxy before either.
+    pub collector_servers: String,
+    /// See `collector_servers`.
+    pub ingest_servers: String,
     /// Logs, configs and the lake; it stays after the test, until the test runs again.
     pub folder: PathBuf,
     /// Prefix of the topics.
@@ -40,11 +44,21 @@ impl Site {
     /// # Errors
     /// When Kafka cannot be started.
     pub fn new(name: &str) -> Result<Site> {
+        Site::with_broker(name, kafka::shared()?)
+    }
+
+    /// An empty site of that name with a broker of its own.
+    ///
+    /// # Errors
+    /// When its folder cannot be made.
+    pub fn with_broker(name: &str, broker: Arc<Broker>) -> Result<Site> {
         let folder = cache().join("runs").join(name);
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder)?;
         Ok(Site {
-            broker: kafka::shared()?,
+            collector_servers: broker.bootstrap().to_owned(),
+            ingest_servers: broker.bootstrap().to_owned(),
+            broker,
             folder,
             prefix: format!("{}-{}", name.replace('_', "-"), std::process::id()),
         })
@@ -78,7 +92,7 @@ impl Site {
         let text = format!(
             "[kafka]\nbootstrap_servers = {bootstrap:?}\ntopic_prefix = {prefix:?}\npartitions = {PARTITIONS}\n\
              group = {group:?}\n[lake]\nlocation = {lake:?}\n[flush]\nage_max = \"200ms\"\n[http]\nlisten = {http:?}\n{more}",
-            bootstrap = self.broker.bootstrap(),
+            bootstrap = self.ingest_servers,
             prefix = self.prefix,
         );
         std::fs::write(&config, text)?;
@@ -99,7 +113,7 @@ impl Site {
             "site = \"test\"\nnode = {node:?}\nstate_dir = {state:?}\n{top}\n[kafka]\nbootstrap_servers = {bootstrap:?}\n\
              topic_prefix = {prefix:?}\npartitions = {PARTITIONS}\n[http]\nlisten = \"127.0.0.1:{port}\"\n{tables}",
             state = self.folder.join(format!("{node}-state")).display().to_string(),
-            bootstrap = self.broker.bootstrap(),
+            bootstrap = self.collector_servers,
             prefix = self.prefix,
             port = free_port()?,
         );

@@ -11,6 +11,7 @@ mod full_disk;
 mod killed_broker;
 mod killed_collector;
 mod killed_ingest;
+mod lossy_network;
 mod nvml_binding;
 mod recreated_topic;
 mod replayed_frames;
