@@ -24,7 +24,9 @@ pub fn path(name: &str) -> Result<PathBuf> {
 /// `cargo test` builds no other package's binaries, so this does.
 fn build() -> Result<PathBuf> {
     let executable = std::env::current_exe()?;
-    let folder = executable.parent().and_then(|deps| deps.parent()).context("the test has no target directory")?;
+    // A test lies in `deps`, a program of the tests beside it.
+    let folder = executable.parent().context("the test has no target directory")?;
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
     let mut command = Command::new(option_env!("CARGO").unwrap_or("cargo"));
     command.current_dir(repository()).args(["build", "--quiet", "--workspace", "--bins", "--target-dir"]);
     command.arg(folder.parent().context("the target directory has no parent")?);

@@ -3,6 +3,7 @@
 //! Nothing here is skipped when a part is missing: the harness says in one sentence what to install, and the test fails.
 
 pub mod binaries;
+pub mod drill;
 pub mod fault_proxy;
 pub mod kafka;
 pub mod lake_tool;

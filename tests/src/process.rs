@@ -96,6 +96,13 @@ impl Process {
         lines.iter().enumerate().skip(from).find(|(_, line)| wanted(line)).map(|(i, line)| (i, line.clone()))
     }
 
+    /// Gives the lines from number `from` on to `each`, and how many there are in all.
+    pub fn for_each_line(&self, from: usize, each: impl FnMut(&str)) -> usize {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().skip(from).map(String::as_str).for_each(each);
+        lines.len()
+    }
+
     /// The last line that satisfies `wanted`.
     pub fn last_line(&self, wanted: impl Fn(&str) -> bool) -> Option<String> {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);

@@ -35,7 +35,8 @@ pub struct Ingest {
     pub process: Process,
     /// Where it serves `/metrics` and `/healthz`.
     pub http: String,
-    group: String,
+    /// Its consumer group.
+    pub group: String,
 }
 
 impl Site {
