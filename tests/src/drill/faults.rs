@@ -60,6 +60,7 @@ pub(crate) fn run(drill: &Drill, mut chance: Chance) -> Result<()> {
     if drill.options.lossy {
         faults.extend(&LOSSY_FAULTS);
     }
+    drill.pause(chance.pause(5000, 10_000));
     // All of them in an order of chance, and again, so that also a short drill has met as many as it can.
     let mut left = Vec::new();
     while !drill.tally.is_over() {
@@ -70,7 +71,7 @@ pub(crate) fn run(drill: &Drill, mut chance: Chance) -> Result<()> {
         left.retain(|(other, _)| other != name);
         fault(drill, &mut chance).with_context(|| format!("fault: {name}"))?;
         drill.made.count(name);
-        drill.pause(chance.pause(1000, 4000));
+        drill.pause(chance.pause(2000, 8000));
     }
     Ok(())
 }
@@ -81,7 +82,7 @@ fn slow() -> Mode {
 
 fn network(proxy: &FaultProxy, mode: Mode, chance: &mut Chance) -> Result<()> {
     proxy.set(mode);
-    std::thread::sleep(chance.pause(1000, 5000));
+    std::thread::sleep(chance.pause(500, 3500));
     proxy.set(Mode::Pass);
     Ok(())
 }

@@ -126,6 +126,7 @@ pub(crate) fn ingests(drill: &Drill, mut chance: Chance) -> Result<()> {
 
 /// Kills the broker.
 pub(crate) fn broker(drill: &Drill, mut chance: Chance) -> Result<()> {
+    drill.pause(chance.pause(5000, 10_000));
     while drill.tally.goes_on(2) {
         let pause = chance.pause(200, 1500);
         {
