@@ -46,7 +46,7 @@ impl Pipeline {
         }
         let age_max = self.config.received.stream_age_max;
         let fill = |rows: &mut Rows, received: &mut ReceivedSet| decode(topic.table, &message, rows, received, age_max);
-        match buffer.add(place.partition, offset, fill) {
+        match buffer.add(place.partition, offset, is_replayed(&message), fill) {
             None => {}
             Some(Ok(Decoded::Rows(received))) => self.count(topic.table, &received, &message),
             Some(Ok(Decoded::Duplicate(frame))) => {
@@ -158,6 +158,11 @@ fn decode(
         Admission::Closed { closed_to } => Err(Refusal::StreamClosed { closed_to }),
         Admission::TooMany => Err(Refusal::TooManyStreams),
     }
+}
+
+/// Whether a message is marked as one that has waited: its rows are older than their arrival by right.
+fn is_replayed(message: &OwnedMessage) -> bool {
+    header(message, wire::header::REPLAY) == Some(b"1")
 }
 
 /// When Kafka got a message, µs UTC: the clock that streams are closed by. A time that is still to come is not believed.
