@@ -83,7 +83,7 @@ impl Sender {
         self.prepare_at(Clock::now_us())
     }
 
-    /// The same with rows of another time, µs UTC.
+    /// The same with rows of another time, µs UTC; each a microsecond after the one before it.
     ///
     /// # Errors
     /// When the rows are no frame.
@@ -95,7 +95,8 @@ impl Sender {
             self.energy += 1;
             energies.push(self.energy);
             let mut row = Row::new(&GPU_SAMPLE);
-            row.set(c::TS, ts);
+            // Rows of one device at one time would be the same row.
+            row.set(c::TS, ts + i as i64);
             row.set(c::SITE, "test");
             row.set(c::DEVICE_ID, format!("GPU-{}-{}", self.node, i / 2));
             row.read(c::ENERGY_MILLIJOULES, self.energy);
