@@ -43,6 +43,8 @@ pub(crate) struct Part {
     began_at: Option<i64>,
     next: Option<i64>,
     rows: Rows,
+    /// Rows of frames that are marked as replayed, which the lake files by the day of their reading, however old.
+    replayed: Rows,
     bytes: usize,
     /// What has been received up to `next`.
     received: ReceivedSet,
@@ -59,6 +61,8 @@ pub(crate) struct Taken {
     pub(crate) span: Span,
     /// Its rows, perhaps none.
     pub(crate) rows: Rows,
+    /// Its rows of frames that are marked as replayed, perhaps none.
+    pub(crate) replayed: Rows,
 }
 
 impl Buffer {
@@ -87,6 +91,7 @@ impl Buffer {
             began_at,
             next: began_at,
             rows: Rows::new(self.table),
+            replayed: Rows::new(self.table),
             bytes: 0,
             received,
         };
@@ -122,8 +127,8 @@ impl Buffer {
         self.parts.iter_mut().map(|(partition, part)| (*partition, part))
     }
 
-    /// Adds what `fill` adds to the partition's rows and received set, and moves the span past `offset`, unless `fill`
-    /// fails.
+    /// Adds what `fill` adds to the partition's rows (those that are `replayed`, or the others) and received set, and moves
+    /// the span past `offset`, unless `fill` fails.
     ///
     /// # Errors
     /// Those of `fill`, which must then have added nothing. `None` where the partition is not being read.
@@ -131,13 +136,15 @@ impl Buffer {
         &mut self,
         partition: i32,
         offset: i64,
+        replayed: bool,
         fill: impl FnOnce(&mut Rows, &mut ReceivedSet) -> Result<T, E>,
     ) -> Option<Result<T, E>> {
         let part = self.parts.get_mut(&partition)?;
-        let filled = fill(&mut part.rows, &mut part.received);
+        let rows = if replayed { &mut part.replayed } else { &mut part.rows };
+        let filled = fill(rows, &mut part.received);
         if filled.is_ok() {
             part.next = Some(offset + 1);
-            part.bytes = part.rows.bytes();
+            part.bytes = part.rows.bytes() + part.replayed.bytes();
             self.since.get_or_insert_with(Instant::now);
         }
         Some(filled)
@@ -149,7 +156,7 @@ impl Buffer {
             record(received);
             Ok::<(), std::convert::Infallible>(())
         };
-        let _not_read = self.add(partition, offset, no_rows);
+        let _not_read = self.add(partition, offset, false, no_rows);
     }
 
     /// Takes all parts that have gone on; what comes next begins where they end.
@@ -158,9 +165,10 @@ impl Buffer {
         for (partition, part) in &mut self.parts {
             let Some(next) = part.next.filter(|_| part.has_progress()) else { continue };
             let rows = std::mem::replace(&mut part.rows, Rows::new(self.table));
+            let replayed = std::mem::replace(&mut part.replayed, Rows::new(self.table));
             let domain = part.received.take_change(received::domain_name(&self.topic, *partition));
             let span = Span { app_id: part.app_id.clone(), began_at: part.began_at, next, domain: Some(domain) };
-            taken.push(Taken { partition: *partition, epoch: part.epoch, span, rows });
+            taken.push(Taken { partition: *partition, epoch: part.epoch, span, rows, replayed });
             part.began_at = Some(next);
             part.bytes = 0;
         }
@@ -180,7 +188,7 @@ impl Buffer {
 
     /// How many rows.
     pub(crate) fn rows(&self) -> usize {
-        self.parts.values().map(|part| part.rows.len()).sum()
+        self.parts.values().map(|part| part.rows.len() + part.replayed.len()).sum()
     }
 
     /// Bytes of memory that the rows take.
@@ -237,11 +245,14 @@ mod tests {
             received.add(frame(offset + 1), 0, AGE_MAX);
             Ok::<(), ()>(())
         };
-        buffer.add(partition, offset, one_row).unwrap().unwrap();
+        buffer.add(partition, offset, offset % 2 == 1, one_row).unwrap().unwrap();
     }
 
     fn spans(taken: &[Taken]) -> Vec<(i32, Option<i64>, i64, usize)> {
-        taken.iter().map(|part| (part.partition, part.span.began_at, part.span.next, part.rows.len())).collect()
+        taken
+            .iter()
+            .map(|part| (part.partition, part.span.began_at, part.span.next, part.rows.len() + part.replayed.len()))
+            .collect()
     }
 
     #[test]
@@ -254,6 +265,16 @@ mod tests {
         assert!(!buffer.has_progress() && buffer.rows() == 0 && buffer.bytes() == 0 && buffer.since().is_none());
         add(&mut buffer, 1, 41);
         assert_eq!(spans(&buffer.take()), [(1, Some(41), 42, 1)]);
+    }
+
+    #[test]
+    fn rows_of_replayed_frames_stay_apart() {
+        let mut buffer = reading(&[(0, None)]);
+        (0..5).for_each(|offset| add(&mut buffer, 0, offset));
+        assert_eq!(buffer.rows(), 5);
+        let taken = buffer.take();
+        assert_eq!((taken[0].rows.len(), taken[0].replayed.len()), (3, 2));
+        assert!(buffer.rows() == 0 && buffer.bytes() == 0);
     }
 
     #[test]
@@ -284,7 +305,7 @@ mod tests {
         add(&mut buffer, 0, 2);
         let of_lake = ReceivedSet::restore(Some(committed)).unwrap();
         buffer.begin(0, "t/id/0".to_owned(), 2, Some(1), of_lake);
-        let judged = buffer.add(0, 1, |_, received| {
+        let judged = buffer.add(0, 1, false, |_, received| {
             let judged = [1, 2, 3].map(|seq| received.judge(frame(seq)));
             received.add(frame(2), 0, AGE_MAX);
             Ok::<_, ()>(judged)
@@ -296,7 +317,7 @@ mod tests {
     #[test]
     fn a_position_moves_without_rows_past_a_dead_letter() {
         let mut buffer = reading(&[(0, Some(7))]);
-        assert!(buffer.add(0, 7, |_, _| Err::<(), _>("not a frame")).unwrap().is_err());
+        assert!(buffer.add(0, 7, false, |_, _| Err::<(), _>("not a frame")).unwrap().is_err());
         assert!(!buffer.has_progress());
         buffer.pass(0, 7, |received| received.add_letter(None, 0, AGE_MAX));
         assert_eq!(spans(&buffer.take()), [(0, Some(7), 8, 0)]);

@@ -21,7 +21,7 @@ pub(crate) enum Role {
     Consume,
     /// Asks for metadata, watermarks and topic ids, and creates topics.
     Look,
-    /// Writes dead letters.
+    /// Writes dead letters, and the events that ingest tells itself.
     Letters,
 }
 

@@ -32,6 +32,9 @@ pub struct Config {
     /// What is remembered of received frames.
     #[serde(default)]
     pub received: ReceivedConfig,
+    /// Who ingest is in the events that it tells itself.
+    #[serde(default)]
+    pub events: EventsConfig,
     /// Where metrics and health are served.
     #[serde(default)]
     pub http: HttpConfig,
@@ -106,6 +109,18 @@ pub struct ReceivedConfig {
     pub stream_age_max: Duration,
 }
 
+/// Who ingest is in the events that it tells itself.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EventsConfig {
+    /// Their `site`.
+    #[serde(deserialize_with = "settings::label")]
+    pub site: String,
+    /// Their `node`, by default the host's name.
+    #[serde(deserialize_with = "settings::label")]
+    pub node: String,
+}
+
 /// Where metrics and health are served.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -144,6 +159,12 @@ impl Default for ReceivedConfig {
     }
 }
 
+impl Default for EventsConfig {
+    fn default() -> EventsConfig {
+        EventsConfig { site: "ingest".to_owned(), node: host_name() }
+    }
+}
+
 impl Default for HttpConfig {
     fn default() -> HttpConfig {
         HttpConfig { listen: SocketAddr::from(([127, 0, 0, 1], 9465)) }
@@ -168,6 +189,7 @@ impl Config {
             lake: LakeConfig { location: location.into(), options: BTreeMap::new() },
             flush: FlushConfig::default(),
             received: ReceivedConfig::default(),
+            events: EventsConfig::default(),
             http: HttpConfig::default(),
         }
     }
@@ -303,6 +325,12 @@ fn partitions() -> i32 {
 
 fn group() -> String {
     "racklake-ingest".to_owned()
+}
+
+/// The kernel's host name in lower case, as collectors have it; where that is no name of a node, `ingest`.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_ascii_lowercase();
+    if racklake_schemas::identity::is_label(&name) { name } else { "ingest".to_owned() }
 }
 
 fn yes() -> bool {

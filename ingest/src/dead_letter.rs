@@ -13,6 +13,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use crate::client::{self, Logged, Role};
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::own_events::OwnFrame;
 
 /// How long a letter may wait for room in the producer's queue.
 const QUEUE_WAIT: Duration = Duration::from_secs(10);
@@ -101,6 +102,17 @@ impl DeadLetters {
             result = self.send_part(letter, Some(&whole[..whole.len().min(cut)]), Some(whole.len())).await;
         }
         result.map_err(|e| format!("topic {}: {e}", self.topic))
+    }
+
+    /// Writes a frame of ingest's own and waits until the broker has acknowledged it.
+    ///
+    /// # Errors
+    /// Why it is not known to be written; try the same again.
+    pub(crate) async fn send_frame(&self, frame: &OwnFrame) -> Result<(), String> {
+        let record = FutureRecord::to(&frame.topic).partition(frame.partition).key(&frame.node);
+        let record = record.payload(&frame.payload).headers(frame.headers.clone());
+        let sent = self.producer.send(record, QUEUE_WAIT).await;
+        sent.map(drop).map_err(|(error, _)| format!("topic {}/{}: {error}", frame.topic, frame.partition))
     }
 
     async fn send_part(

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use racklake_schemas::Table;
+use racklake_schemas::{Rows, Table};
 use racklake_storage::{DataFile, LakeTable, Outcome, Span};
 
 use crate::buffer::Taken;
@@ -44,7 +44,9 @@ pub(crate) struct Part {
     pub(crate) epoch: u64,
     /// The offsets that it covers.
     pub(crate) span: Span,
-    batch: Option<RecordBatch>,
+    rows: Option<RecordBatch>,
+    /// Rows of frames that are marked as replayed.
+    replayed: Option<RecordBatch>,
 }
 
 /// How a flush went.
@@ -98,14 +100,13 @@ impl Job {
         topic_id: Option<String>,
         taken: Vec<Taken>,
     ) -> Result<Job, Failure> {
+        let batch = |rows: Rows| match rows.is_empty() {
+            true => Ok(None),
+            false => rows.into_batch().map(Some).map_err(|e| Failure::Stop(format!("table {}: {e}", table.name))),
+        };
         let part = |taken: Taken| {
-            let batch = match taken.rows.is_empty() {
-                true => None,
-                false => {
-                    Some(taken.rows.into_batch().map_err(|e| Failure::Stop(format!("table {}: {e}", table.name)))?)
-                }
-            };
-            Ok(Part { partition: taken.partition, epoch: taken.epoch, span: taken.span, batch })
+            let Taken { partition, epoch, span, rows, replayed } = taken;
+            Ok(Part { partition, epoch, span, rows: batch(rows)?, replayed: batch(replayed)? })
         };
         let parts = taken.into_iter().map(part).collect::<Result<_, Failure>>()?;
         Ok(Job { table, index, topic, topic_id, parts, failures: 0, files: None })
@@ -113,7 +114,8 @@ impl Job {
 
     /// How many rows.
     pub(crate) fn rows(&self) -> usize {
-        self.parts.iter().filter_map(|part| part.batch.as_ref()).map(RecordBatch::num_rows).sum()
+        let batches = self.parts.iter().flat_map(|part| [&part.rows, &part.replayed]);
+        batches.flatten().map(RecordBatch::num_rows).sum()
     }
 
     /// Leaves partitions out; the others' files must be written anew.
@@ -167,12 +169,13 @@ impl Job {
     }
 
     fn write(&self, table: &LakeTable) -> Result<Vec<DataFile>, Failure> {
-        let batches: Vec<RecordBatch> = self.parts.iter().filter_map(|part| part.batch.clone()).collect();
-        if batches.is_empty() {
+        let fresh: Vec<RecordBatch> = self.parts.iter().filter_map(|part| part.rows.clone()).collect();
+        let replayed: Vec<RecordBatch> = self.parts.iter().filter_map(|part| part.replayed.clone()).collect();
+        if fresh.is_empty() && replayed.is_empty() {
             return Ok(Vec::new());
         }
         tracing::debug!(table = self.table.name, rows = self.rows(), "writing");
-        let files = table.write(&batches)?;
+        let files = table.write(&fresh, &replayed)?;
         tracing::debug!(table = self.table.name, rows = self.rows(), files = files.len(), "written");
         Ok(files)
     }

@@ -19,6 +19,7 @@ mod health;
 mod http;
 pub mod lake_tool;
 mod metrics;
+mod own_events;
 mod pipeline;
 mod positions;
 pub mod received;
@@ -27,5 +28,7 @@ mod topic_id;
 mod topics;
 
 pub use check::check;
-pub use config::{Config, FlushConfig, HttpConfig, KafkaConfig, LakeConfig, Property, ReceivedConfig, Topic, Topics};
+pub use config::{
+    Config, EventsConfig, FlushConfig, HttpConfig, KafkaConfig, LakeConfig, Property, ReceivedConfig, Topic, Topics,
+};
 pub use service::run;

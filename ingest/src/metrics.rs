@@ -27,6 +27,8 @@ pub(crate) struct Metrics {
     pub(crate) dead_letters: Family<OfLetter, Counter>,
     /// Columns that the catalog does not know.
     pub(crate) unknown_columns: Family<OfColumn, Counter>,
+    /// Rows whose time cannot be right, filed under the day of their arrival.
+    pub(crate) clock_suspect_rows: Family<OfTable, Counter>,
     /// Flushes by how they went.
     pub(crate) flushes: Family<OfFlush, Counter>,
     /// Seconds that commits took.
@@ -90,6 +92,7 @@ impl Metrics {
             duplicates: Family::default(),
             dead_letters: Family::default(),
             unknown_columns: Family::default(),
+            clock_suspect_rows: Family::default(),
             flushes: Family::default(),
             commit_seconds: Family::new_with_constructor(commit_buckets),
             buffered_bytes: Gauge::default(),
@@ -115,6 +118,8 @@ impl Metrics {
             "Columns that the catalog does not know, passed over",
             self.unknown_columns.clone(),
         );
+        let suspect = "Rows whose time cannot be right, filed under the day of their arrival";
+        all.register("clock_suspect_rows", suspect, self.clock_suspect_rows.clone());
         all.register("flushes", "Flushes, by how they went", self.flushes.clone());
         all.register("commit_seconds", "Time that a commit to the lake took", self.commit_seconds.clone());
         all.register("buffered_bytes", "Bytes of rows in memory", self.buffered_bytes.clone());

@@ -25,6 +25,7 @@ use crate::failure::Failure;
 use crate::flush;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::own_events::{Notable, OwnEvents};
 use crate::positions::{self, Position};
 use crate::topic_id::TopicIds;
 use crate::topics::Cluster;
@@ -62,6 +63,7 @@ pub(crate) struct Parts {
     pub(crate) tables: Vec<LakeTable>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) letters: DeadLetters,
+    pub(crate) events: OwnEvents,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
 }
@@ -73,6 +75,8 @@ pub(crate) struct Pipeline {
     lake: Lake,
     cluster: Arc<Cluster>,
     letters: DeadLetters,
+    events: OwnEvents,
+    notable: Notable,
     metrics: Metrics,
     health: Health,
     /// One per topic, in their order.
@@ -130,6 +134,8 @@ impl Pipeline {
             lake: parts.lake,
             cluster: parts.cluster,
             letters: parts.letters,
+            events: parts.events,
+            notable: Notable::default(),
             metrics: parts.metrics,
             health: parts.health,
             consumer: None,
@@ -203,6 +209,7 @@ impl Pipeline {
             self.ids_due = None;
             self.ask_ids();
         }
+        self.notable.due(now).into_iter().for_each(|event| self.events.tell(event));
         self.metrics.buffered_bytes.set(self.bytes() as i64);
         Ok(())
     }

@@ -16,8 +16,12 @@ use crate::failure::{Failure, back_off};
 use crate::health::Health;
 use crate::http::{self, Served};
 use crate::metrics::Metrics;
+use crate::own_events::OwnEvents;
 use crate::pipeline::{Parts, Pipeline};
 use crate::topics::Cluster;
+
+/// How long the last events of ingest itself may take.
+const LAST_EVENTS: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// Runs until `shutdown`, then flushes, commits, and returns.
 ///
@@ -45,7 +49,16 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let Some((survey, created)) = start.until_ready("kafka", prepare).await? else { return Ok(()) };
     tracing::info!(brokers = survey.brokers.join(", "), ?created, "kafka");
 
-    Pipeline::new(Parts { config, lake, tables, cluster, letters, metrics, health }).run(&shutdown).await
+    let (events, outbox) = OwnEvents::new(&config, letters.clone());
+    let outbox = tokio::spawn(outbox.run());
+    let ended =
+        Pipeline::new(Parts { config, lake, tables, cluster, letters, events, metrics, health }).run(&shutdown).await;
+    let stop = outbox.abort_handle();
+    if tokio::time::timeout(LAST_EVENTS, outbox).await.is_err() {
+        tracing::warn!("events of ingest itself could not be written in time and are lost");
+        stop.abort();
+    }
+    ended
 }
 
 /// Opens the lake and every table, and writes the description of the tables where it has changed.

@@ -69,6 +69,14 @@ impl Rows {
         self.columns.iter().map(|column| column.values.bytes() + self.len.div_ceil(8)).sum()
     }
 
+    /// The values of a column of 64-bit integers or times in these rows, zero where there is none; nothing of other columns.
+    pub fn integers(&self, column: usize, rows: std::ops::Range<usize>) -> &[i64] {
+        match self.columns.get(column).map(|column| &column.values) {
+            Some(Values::I64(values)) => values.get(rows).unwrap_or_default(),
+            _ => &[],
+        }
+    }
+
     /// Adds one row. A cell of another type than its column's, or a text or list past 2 GiB, is stored as absent:
     /// `Row::read` has already judged it.
     pub fn push(&mut self, row: Row) {

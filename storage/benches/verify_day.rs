@@ -93,7 +93,7 @@ fn write(lake: &Lake, size: &Size) {
 }
 
 fn commit(table: &mut LakeTable, rows: RecordBatch, number: i64) {
-    let files = table.write(&[rows]).unwrap();
+    let files = table.write(&[rows], &[]).unwrap();
     let began_at = (number > 0).then_some(number);
     let span = racklake_storage::Span { app_id: "day/-/0".to_owned(), began_at, next: number + 1, domain: None };
     table.commit(&files, &[span]).unwrap();

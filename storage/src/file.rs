@@ -27,6 +27,8 @@ pub(crate) const DT: &str = "dt";
 /// Nulls first: rows about a node itself come before its devices.
 const SORT: SortOptions = SortOptions { descending: false, nulls_first: true };
 const ROW_GROUP_ROWS: usize = 128 * 1024;
+/// Times that have a date which every reader can name: 1970 to the end of 9999, µs UTC.
+const DATES: std::ops::Range<i64> = 0..2_932_897 * DAY;
 
 /// One data file, not yet put anywhere.
 pub(crate) struct Encoded {
@@ -51,17 +53,22 @@ pub(crate) enum EncodeError {
     Parquet(#[from] ParquetError),
 }
 
-/// Sorts the rows of a flush, splits them by (site, dt), and encodes each part.
-pub(crate) fn encode(table: &Table, batches: &[RecordBatch]) -> Result<Vec<Encoded>, EncodeError> {
+/// Sorts the rows of a flush, splits them by (site, dt), and encodes each part. Those of `replayed` may be old.
+pub(crate) fn encode(
+    table: &Table,
+    fresh: &[RecordBatch],
+    replayed: &[RecordBatch],
+) -> Result<Vec<Encoded>, EncodeError> {
     let schema = table.arrow_schema();
-    if let Some(other) = batches.iter().find(|batch| batch.schema().fields() != schema.fields()) {
+    let mut batches = fresh.iter().chain(replayed);
+    if let Some(other) = batches.clone().find(|batch| batch.schema().fields() != schema.fields()) {
         return Err(EncodeError::Rows(format!("table {} has {:?}", table.name, other.schema())));
     }
-    let rows = concat_batches(&schema, batches)?;
+    let rows = concat_batches(&schema, &mut batches)?;
     if rows.num_rows() == 0 {
         return Ok(Vec::new());
     }
-    let days = days(&rows)?;
+    let days = days(&rows, fresh.iter().map(RecordBatch::num_rows).sum())?;
     let sites = column(&rows, SITE)?;
     let directory = [Arc::clone(sites), Arc::new(days) as ArrayRef];
     let keys = directory.iter().chain(table.sort_key.iter().map(|index| rows.column(*index)));
@@ -149,19 +156,28 @@ fn leaf(column: &Column) -> ColumnPath {
     ColumnPath::new(parts.iter().map(|part| (*part).to_owned()).collect())
 }
 
-/// The date of each row: that of `ts`; where the two clocks are more than a day apart, that of `received_at`, so that a
-/// node with a wrong clock cannot make directories in the far past and future.
-fn days(rows: &RecordBatch) -> Result<Date32Array, EncodeError> {
+/// Whether a row goes to the day of its arrival and not to that of its reading (both µs UTC): the two are more than a
+/// day apart, so that a node with a wrong clock cannot make directories in the far past and future. A replayed row is old
+/// by right, and believed where its time is a date at all.
+pub fn is_clock_suspect(ts: i64, received_at: i64, replayed: bool) -> bool {
+    match replayed {
+        true => !DATES.contains(&ts),
+        false => ts.saturating_sub(received_at).saturating_abs() > DAY,
+    }
+}
+
+/// The date of each row, of which the first `fresh` are not replayed.
+fn days(rows: &RecordBatch, fresh: usize) -> Result<Date32Array, EncodeError> {
     let time = |name| {
         let values = column(rows, name)?.as_primitive_opt::<TimestampMicrosecondType>();
         values.ok_or_else(|| EncodeError::Rows(format!("{name} is no timestamp")))
     };
     let (read, received) = (time("ts")?, time("received_at")?);
-    let day = |(ts, received): (&i64, &i64)| {
-        let trusted = if ts.saturating_sub(*received).saturating_abs() > DAY { received } else { ts };
+    let day = |(row, (ts, received)): (usize, (&i64, &i64))| {
+        let trusted = if is_clock_suspect(*ts, *received, row >= fresh) { received } else { ts };
         trusted.div_euclid(DAY).clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32
     };
-    Ok(Date32Array::from_iter_values(read.values().iter().zip(received.values()).map(day)))
+    Ok(Date32Array::from_iter_values(read.values().iter().zip(received.values()).enumerate().map(day)))
 }
 
 fn column<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, EncodeError> {

@@ -23,5 +23,6 @@ pub mod verify;
 
 pub use delta::Contents;
 pub use error::StorageError;
+pub use file::is_clock_suspect;
 pub use lake::Lake;
 pub use table::{DataFile, DomainChange, LakeTable, Outcome, Span};

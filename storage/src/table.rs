@@ -192,12 +192,13 @@ impl LakeTable {
     }
 
     /// Writes the rows of one flush: sorted, one file per site and date. The files are durable when it returns, and no
-    /// reader sees them yet.
+    /// reader sees them yet. The date is that of the reading; for a row of `fresh` that is more than a day away from its
+    /// arrival, that of the arrival ([`is_clock_suspect`](crate::is_clock_suspect)). Those of `replayed` are old by right.
     ///
     /// # Errors
     /// Retry and NoRoom as the store says; files that were put before the error stay behind, unseen.
-    pub fn write(&self, batches: &[RecordBatch]) -> Result<Vec<DataFile>, StorageError> {
-        let encoded = file::encode(self.table, batches)
+    pub fn write(&self, fresh: &[RecordBatch], replayed: &[RecordBatch]) -> Result<Vec<DataFile>, StorageError> {
+        let encoded = file::encode(self.table, fresh, replayed)
             .map_err(|error| StorageError::stop(&self.place, error, "report it: rows and catalog disagree"))?;
         let puts = encoded.into_iter().map(|encoded| self.put(encoded)).collect::<Result<Vec<_>, _>>()?;
         self.lake.wait(futures::stream::iter(puts).buffered(PUTS_AT_A_TIME).try_collect())

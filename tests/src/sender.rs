@@ -80,6 +80,14 @@ impl Sender {
     /// # Errors
     /// When the rows are no frame.
     pub fn prepare(&mut self) -> Result<i64> {
+        self.prepare_at(Clock::now_us())
+    }
+
+    /// The same with rows of another time, µs UTC; each a microsecond after the one before it.
+    ///
+    /// # Errors
+    /// When the rows are no frame.
+    pub fn prepare_at(&mut self, ts: i64) -> Result<i64> {
         self.seq += 1;
         let mut rows = Rows::new(&GPU_SAMPLE);
         let mut energies = Vec::new();
@@ -87,7 +95,8 @@ impl Sender {
             self.energy += 1;
             energies.push(self.energy);
             let mut row = Row::new(&GPU_SAMPLE);
-            row.set(c::TS, Clock::now_us());
+            // Rows of one device at one time would be the same row.
+            row.set(c::TS, ts + i as i64);
             row.set(c::SITE, "test");
             row.set(c::DEVICE_ID, format!("GPU-{}-{}", self.node, i / 2));
             row.read(c::ENERGY_MILLIJOULES, self.energy);
@@ -110,7 +119,28 @@ impl Sender {
     /// # Errors
     /// When there is no such frame, or librdkafka's queue refuses it.
     pub fn resend(&self, seq: i64) -> Result<()> {
-        let payload = self.frames.get(&seq).with_context(|| format!("no frame {seq} was made"))?;
+        self.send_raw(self.payload(seq)?, self.headers(seq))
+    }
+
+    /// Hands a frame to Kafka as one that has waited in a spool.
+    ///
+    /// # Errors
+    /// When there is no such frame, or librdkafka's queue refuses it.
+    pub fn replay(&self, seq: i64) -> Result<()> {
+        let mark = Header { key: header::REPLAY, value: Some("1") };
+        self.send_raw(self.payload(seq)?, self.headers(seq).insert(mark))
+    }
+
+    /// The bytes of a frame.
+    ///
+    /// # Errors
+    /// When there is no such frame.
+    pub fn payload(&self, seq: i64) -> Result<&[u8]> {
+        self.frames.get(&seq).map(Vec::as_slice).with_context(|| format!("no frame {seq} was made"))
+    }
+
+    /// The headers of a frame.
+    pub fn headers(&self, seq: i64) -> OwnedHeaders {
         let seq = seq.to_string();
         let headers = [
             (header::TABLE, "gpu_sample"),
@@ -120,10 +150,7 @@ impl Sender {
             (header::STREAM_ID, &self.stream_id),
             (header::SEQ, &seq),
         ];
-        let headers = headers
-            .iter()
-            .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(*value) }));
-        self.send_raw(payload, headers)
+        headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(*value) }))
     }
 
     /// The seq of the newest frame; 0 before the first.

@@ -21,9 +21,8 @@ pub(crate) struct Simulators {
 impl Simulators {
     /// Installs a copy of the library per node into `folder` and starts the miners.
     pub(crate) fn start(folder: &Path) -> Result<Simulators> {
-        let library = racklake_nvml_sim::library_path().context(
-            "the simulated NVML library is not beside this program; run it with `cargo run --bin racklake`",
-        )?;
+        let library = racklake_nvml_sim::library_path()
+            .context("the simulated NVML library is not beside this program; run it with `cargo run --bin racklake`")?;
         let install = |(i, text): (usize, &str)| {
             let scenario = racklake_nvml_sim::Scenario::parse(text)?;
             let path = racklake_nvml_sim::install(&library, folder, &format!("gpu-node-{}", i + 1), &scenario)?;

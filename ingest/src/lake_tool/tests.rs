@@ -32,7 +32,7 @@ async fn lake_with_event(folder: &std::path::Path, seq: i64) {
         let mut rows = Rows::new(table);
         rows.push(row);
         let mut table = Lake::open(&location, &BTreeMap::new()).unwrap().table(table).unwrap();
-        let files = table.write(&[rows.into_batch().unwrap()]).unwrap();
+        let files = table.write(&[rows.into_batch().unwrap()], &[]).unwrap();
         let span = Span { app_id: "t/-/0".to_owned(), began_at: None, next: 1, domain: None };
         table.commit(&files, &[span]).unwrap();
     };

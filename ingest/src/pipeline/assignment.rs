@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::Offset;
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Finished, Pipeline};
 use crate::consumer::{Command, Place, Start};
 use crate::failure::{Failure, back_off};
 use crate::metrics::OfPartition;
+use crate::own_events::OwnEvent;
 use crate::positions::{self, Position, Reading};
 
 /// How long a revocation waits for a flush.
@@ -109,11 +111,20 @@ impl Pipeline {
         if let (Reading::Overtaken { low }, Some(next)) = (reading, next) {
             let lost = low - next;
             let text = format!("kafka_retention_overtook: offsets {next} to {} are gone, {lost} records", low - 1);
-            tracing::error!(topic = topic.name, partition = place.partition, from = next, to = low - 1, "{text}");
             let what = format!("partition {}/{}", topic.name, place.partition);
             self.health.set_for(&what, text, TELL_OVERTAKEN);
             let labels = OfPartition { topic: topic.name.clone(), partition: place.partition };
             self.metrics.retention_overtook.get_or_create(&labels).inc_by(u64::try_from(lost).unwrap_or_default());
+            self.events.tell(OwnEvent {
+                event: "kafka_retention_overtook",
+                severity: "error",
+                message: format!(
+                    "Kafka's retention has removed {lost} records of {}/{} that the lake did not have yet",
+                    topic.name, place.partition
+                ),
+                details: json!({"topic": topic.name, "partition": place.partition, "table": topic.table.name,
+                    "offset_first": next, "offset_last": low - 1}),
+            });
         }
         Some(offset)
     }

@@ -7,6 +7,7 @@ use racklake_schemas::clock::Clock;
 use racklake_schemas::wire::{self, DecodeError, FrameHeader, Received};
 use racklake_schemas::{Rows, Table};
 use rdkafka::message::{Headers as _, Message as _, OwnedMessage};
+use tokio::time::Instant;
 
 use super::{Finished, Pipeline};
 use crate::buffer::Part;
@@ -14,13 +15,14 @@ use crate::consumer::Place;
 use crate::dead_letter::{Letter, Refusal};
 use crate::failure::back_off;
 use crate::metrics::{OfColumn, OfLetter, OfTable};
+use crate::own_events::Suspects;
 use crate::received::{Admission, FrameId, ReceivedSet};
 
 /// What became of a frame.
 #[derive(Debug)]
 enum Decoded {
-    /// Its rows were added.
-    Rows(Received),
+    /// Its rows were added, some of them perhaps with times that cannot be right.
+    Rows(Received, Suspects),
     /// It had been received before.
     Duplicate(FrameHeader),
 }
@@ -46,9 +48,14 @@ impl Pipeline {
         }
         let age_max = self.config.received.stream_age_max;
         let fill = |rows: &mut Rows, received: &mut ReceivedSet| decode(topic.table, &message, rows, received, age_max);
-        match buffer.add(place.partition, offset, fill) {
+        match buffer.add(place.partition, offset, is_replayed(&message), fill) {
             None => {}
-            Some(Ok(Decoded::Rows(received))) => self.count(topic.table, &received, &message),
+            Some(Ok(Decoded::Rows(received, suspects))) => {
+                self.count(topic.table, &received, suspects, &message);
+                let clock = self.notable.suspects(&received, suspects, Instant::now());
+                let columns = self.notable.columns(&received);
+                clock.into_iter().chain(columns).for_each(|event| self.events.tell(event));
+            }
             Some(Ok(Decoded::Duplicate(frame))) => {
                 self.metrics.duplicates.get_or_create(&OfTable { table: topic.table.name }).inc();
                 let (stream_id, seq) = (frame.stream_id, frame.seq);
@@ -66,11 +73,14 @@ impl Pipeline {
         }
     }
 
-    fn count(&self, table: &'static Table, received: &Received, message: &OwnedMessage) {
+    fn count(&self, table: &'static Table, received: &Received, suspects: Suspects, message: &OwnedMessage) {
         let labels = OfTable { table: table.name };
         self.metrics.frames.get_or_create(&labels).inc();
         self.metrics.rows.get_or_create(&labels).inc_by(received.rows.len() as u64);
         self.metrics.bytes.get_or_create(&labels).inc_by(message.payload().map_or(0, <[u8]>::len) as u64);
+        if suspects.rows > 0 {
+            self.metrics.clock_suspect_rows.get_or_create(&labels).inc_by(suspects.rows);
+        }
         for column in &received.unknown_columns {
             let labels = OfColumn { table: table.name, column: *column };
             self.metrics.unknown_columns.get_or_create(&labels).inc();
@@ -147,9 +157,10 @@ fn decode(
     let at = time_of(message);
     match set.judge(id) {
         Admission::New => {
-            let received = wire::decode(payload, Clock::now_us(), |_| rows)?;
+            let received = wire::decode(payload, Clock::now_us(), |_| &mut *rows)?;
             set.add(id, at, stream_age_max);
-            Ok(Decoded::Rows(received))
+            let suspects = Suspects::among(rows, received.rows.clone(), is_replayed(message));
+            Ok(Decoded::Rows(received, suspects))
         }
         Admission::Duplicate => {
             set.add_duplicate(id, at, stream_age_max);
@@ -158,6 +169,11 @@ fn decode(
         Admission::Closed { closed_to } => Err(Refusal::StreamClosed { closed_to }),
         Admission::TooMany => Err(Refusal::TooManyStreams),
     }
+}
+
+/// Whether a message is marked as one that has waited: its rows are older than their arrival by right.
+fn is_replayed(message: &OwnedMessage) -> bool {
+    header(message, wire::header::REPLAY) == Some(b"1")
 }
 
 /// When Kafka got a message, µs UTC: the clock that streams are closed by. A time that is still to come is not believed.
@@ -221,7 +237,7 @@ mod tests {
         let of_coverage = message(Some(frame(&tables::COVERAGE)), Some("coverage"));
         let mut set = ReceivedSet::default();
         let decoded = decode(&tables::COVERAGE, &of_coverage, &mut rows, &mut set, AGE_MAX).unwrap();
-        assert!(matches!(decoded, Decoded::Rows(received) if received.rows == (0..1)));
+        assert!(matches!(decoded, Decoded::Rows(received, _) if received.rows == (0..1)));
         assert_eq!(rows.len(), 1);
         let again = decode(&tables::COVERAGE, &of_coverage, &mut rows, &mut set, AGE_MAX).unwrap();
         assert!(matches!(again, Decoded::Duplicate(frame) if frame.seq == 1));

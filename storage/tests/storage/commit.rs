@@ -6,7 +6,7 @@ use crate::support::{TestLake, batch, reading, span};
 
 fn write(table: &LakeTable, seconds: std::ops::Range<i64>) -> Vec<racklake_storage::DataFile> {
     let readings: Vec<_> = seconds.map(|second| reading("d1", second)).collect();
-    table.write(&[batch("gpu_sample", &readings)]).unwrap()
+    table.write(&[batch("gpu_sample", &readings)], &[]).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,7 +154,7 @@ async fn spans_that_make_no_sense_are_refused() {
 async fn after_250_commits_there_are_checkpoints_and_positions_are_right() {
     let test = TestLake::new();
     let mut table = test.table("miner_sample");
-    let files = table.write(&[batch("miner_sample", &[reading("m1", 0)])]).unwrap();
+    let files = table.write(&[batch("miner_sample", &[reading("m1", 0)])], &[]).unwrap();
     table.commit(&files, &[span("t/0", None, 1), span("rare", None, 77)]).unwrap();
     for next in 2..=250 {
         table.commit(&[], &[span("t/0", Some(next - 1), next)]).unwrap();

@@ -22,7 +22,7 @@ async fn a_domain_is_replaced_with_its_position_and_the_others_stay() {
     let test = TestLake::new();
     let mut table = test.table("gpu_sample");
     assert_eq!(text(&table, NAME), None);
-    let files = table.write(&[batch("gpu_sample", &[reading("g", 0)])]).unwrap();
+    let files = table.write(&[batch("gpu_sample", &[reading("g", 0)])], &[]).unwrap();
     let first = [changing("t/a/0", None, 5, NAME, None, "one"), changing("t/a/1", None, 7, "other", None, "x")];
     assert_eq!(table.commit(&files, &first).unwrap(), Outcome::Committed { version: 1 });
     table.commit(&[], &[changing("t/a/0", Some(5), 9, NAME, Some("one"), "two")]).unwrap();

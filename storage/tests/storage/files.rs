@@ -19,7 +19,7 @@ async fn every_column_of_every_table_comes_back_as_it_went_in() {
     for table in tables::ALL.iter().filter(|table| !table.bench) {
         let rows = batch(table.name, &[reading("d1", 0), reading("d1", 1), reading("d2", 0)]);
         let mut opened = test.table(table.name);
-        let files = opened.write(std::slice::from_ref(&rows)).unwrap();
+        let files = opened.write(std::slice::from_ref(&rows), &[]).unwrap();
         assert!(matches!(opened.commit(&files, &[span("t/0", None, 3)]).unwrap(), Outcome::Committed { version: 1 }));
         let read = test.read(table.name, &files[0]);
         let in_file: Vec<_> = table.columns.iter().filter(|column| column.name != "site").collect();
@@ -37,7 +37,7 @@ async fn rows_of_a_flush_are_sorted_by_device_and_time_whatever_batch_they_came_
     let test = TestLake::new();
     let first = batch("gpu_sample", &[reading("d2", 3), reading("d1", 9), reading("d2", 1)]);
     let second = batch("gpu_sample", &[reading("d1", 2), reading("d3", 0), reading("d2", 2)]);
-    let files = test.table("gpu_sample").write(&[first.clone(), second.clone()]).unwrap();
+    let files = test.table("gpu_sample").write(&[first.clone(), second.clone()], &[]).unwrap();
     let read = test.read("gpu_sample", &files[0]);
     let devices: Vec<_> = read.column_by_name("device_id").unwrap().as_string::<i32>().iter().flatten().collect();
     let times = read.column_by_name("ts").unwrap().as_primitive::<TimestampMicrosecondType>();
@@ -69,7 +69,7 @@ async fn a_flush_makes_one_file_per_site_and_date_below_hot() {
         at("a", i64::MIN, TEN_O_CLOCK),
     ];
     let mut table = test.table("gpu_sample");
-    let files = table.write(&[batch("gpu_sample", &rows)]).unwrap();
+    let files = table.write(&[batch("gpu_sample", &rows)], &[]).unwrap();
     let seen: Vec<_> = files.iter().map(|file| (file.path().rsplit_once('/').unwrap().0, file.rows())).collect();
     let expected =
         [("_hot/site=a/dt=2026-11-23", 1), ("_hot/site=a/dt=2026-11-24", 3), ("_hot/site=b/dt=2026-11-24", 1)];
@@ -86,11 +86,37 @@ async fn a_flush_makes_one_file_per_site_and_date_below_hot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn replayed_rows_go_to_the_date_of_their_reading_however_old_and_others_of_that_age_to_that_of_their_arrival() {
+    let test = TestLake::new();
+    let day = 24 * 3600 * SECOND;
+    let rows = |seq| {
+        let at = |ts, seq| Reading("a", "d1", ts, TEN_O_CLOCK, seq);
+        batch("gpu_sample", &[at(TEN_O_CLOCK - 3 * day, seq), at(TEN_O_CLOCK, seq + 1)])
+    };
+    // These have no time that has a date: they can only go to that of their arrival.
+    let none = [i64::MIN, i64::MAX].map(|ts| Reading("a", "d2", ts, TEN_O_CLOCK, 9));
+    let table = test.table("gpu_sample");
+    let files = table.write(&[rows(1)], &[rows(3), batch("gpu_sample", &none)]).unwrap();
+    let seen: Vec<_> = files
+        .iter()
+        .map(|file| {
+            let read = test.read("gpu_sample", file);
+            let seqs = read.column_by_name("seq").unwrap().as_primitive::<Int64Type>();
+            let mut seqs = seqs.values().to_vec();
+            seqs.sort_unstable();
+            (file.path().rsplit_once('/').unwrap().0.to_owned(), seqs)
+        })
+        .collect();
+    let dated = |date: &str, seqs: &[i64]| (format!("_hot/site=a/dt={date}"), seqs.to_vec());
+    assert_eq!(seen, [dated("2026-11-21", &[3]), dated("2026-11-24", &[1, 2, 4, 9, 9])]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_site_with_awkward_letters_is_found_where_the_log_says() {
     let test = TestLake::new();
     let mut table = test.table("gpu_sample");
     let rows = [Reading("be ta/ü%", "d1", TEN_O_CLOCK, TEN_O_CLOCK, 1)];
-    let files = table.write(&[batch("gpu_sample", &rows)]).unwrap();
+    let files = table.write(&[batch("gpu_sample", &rows)], &[]).unwrap();
     table.commit(&files, &[span("t/0", None, 1)]).unwrap();
     // Below _hot the directory is Hive-escaped; the log names it percent-encoded on top.
     assert!(test.path("gpu_sample/_hot/site=be ta%2Fü%25").is_dir());
@@ -103,7 +129,7 @@ async fn a_site_with_awkward_letters_is_found_where_the_log_says() {
 async fn the_statistics_of_a_file_are_in_its_add_action() {
     let test = TestLake::new();
     let mut table = test.table("gpu_sample");
-    let files = table.write(&[batch("gpu_sample", &[reading("d1", 0), reading("d2", 7)])]).unwrap();
+    let files = table.write(&[batch("gpu_sample", &[reading("d1", 0), reading("d2", 7)])], &[]).unwrap();
     table.commit(&files, &[span("t/0", None, 1)]).unwrap();
     let add = &test.adds("gpu_sample")[0];
     let stats: serde_json::Value = serde_json::from_str(add["stats"].as_str().unwrap()).unwrap();
@@ -120,7 +146,7 @@ async fn encodings_compression_and_order_in_the_file_are_the_catalogs() {
     let test = TestLake::new();
     for table in tables::ALL.iter().filter(|table| !table.bench) {
         let rows: Vec<Reading> = (0..200).map(|second| reading("d1", second)).collect();
-        let files = test.table(table.name).write(&[batch(table.name, &rows)]).unwrap();
+        let files = test.table(table.name).write(&[batch(table.name, &rows)], &[]).unwrap();
         let file = File::open(test.path(table.name).join(files[0].path())).unwrap();
         let reader = SerializedFileReader::new(file).unwrap();
         let group = reader.metadata().row_group(0);
@@ -153,7 +179,7 @@ async fn encodings_compression_and_order_in_the_file_are_the_catalogs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_eight_bit_column_stays_one() {
     let test = TestLake::new();
-    let files = test.table("gpu_sample").write(&[batch("gpu_sample", &[reading("d1", 0)])]).unwrap();
+    let files = test.table("gpu_sample").write(&[batch("gpu_sample", &[reading("d1", 0)])], &[]).unwrap();
     let read = test.read("gpu_sample", &files[0]);
     let status = read.column_by_name("row_status").unwrap();
     assert!(status.as_any().is::<Int8Array>(), "{:?}", status.data_type());
@@ -167,7 +193,7 @@ async fn an_eight_bit_column_stays_one() {
 async fn rows_of_another_table_are_refused() {
     let test = TestLake::new();
     let rows = batch("miner_sample", &[reading("d1", 0)]);
-    let error = test.table("gpu_sample").write(&[rows]).unwrap_err().to_string();
+    let error = test.table("gpu_sample").write(&[rows], &[]).unwrap_err().to_string();
     assert!(error.contains("the rows are not those of the catalog"), "{error}");
     assert!(table("gpu_sample").is_some() && !test.path("gpu_sample/_hot").exists());
 }

@@ -56,7 +56,7 @@ async fn a_table_that_would_drop_positions_is_refused() {
         assert!(error.to_string().contains("UNSET TBLPROPERTIES"), "{error}");
     }
     let rows = batch("gpu_sample", &[reading("d1", 0)]);
-    let files = open.write(&[rows]).unwrap();
+    let files = open.write(&[rows], &[]).unwrap();
     assert!(open.commit(&files, &[span("t/0", None, 1)]).is_err());
 }
 
@@ -72,7 +72,7 @@ async fn columns_that_the_catalog_has_gained_are_added() {
     change_metadata(&test, "gpu_sample", |metadata| without(metadata, "power_milliwatts"));
     let mut table = test.table("gpu_sample");
     assert_eq!(table.version(), 2);
-    let files = table.write(&[batch("gpu_sample", &[reading("d1", 0)])]).unwrap();
+    let files = table.write(&[batch("gpu_sample", &[reading("d1", 0)])], &[]).unwrap();
     assert_eq!(table.commit(&files, &[span("t/0", None, 1)]).unwrap(), Outcome::Committed { version: 3 });
     let newest = test.log("gpu_sample").into_iter().filter_map(|action| action.get("metaData").cloned()).next_back();
     assert!(newest.unwrap()["schemaString"].as_str().unwrap().contains("power_milliwatts"));

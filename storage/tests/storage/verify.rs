@@ -36,7 +36,7 @@ impl Written {
     fn commit(&self, table: &str, rows: &[Row]) -> Vec<DataFile> {
         let mut batch = Rows::new(catalog::table(table).unwrap());
         rows.iter().for_each(|row| batch.push(row.clone()));
-        let files = self.test.table(table).write(&[batch.into_batch().unwrap()]).unwrap();
+        let files = self.test.table(table).write(&[batch.into_batch().unwrap()], &[]).unwrap();
         self.commit_files(table, &files);
         files
     }
@@ -263,7 +263,7 @@ async fn a_file_that_was_never_committed_and_has_nothing_new_is_no_fault() {
     let lake = Written::whole();
     let mut again = Rows::new(catalog::table("gpu_sample").unwrap());
     frame(3, &DEVICES).into_iter().for_each(|row| again.push(row));
-    lake.test.table("gpu_sample").write(&[again.into_batch().unwrap()]).unwrap();
+    lake.test.table("gpu_sample").write(&[again.into_batch().unwrap()], &[]).unwrap();
     let report = lake.proven();
     assert_eq!((report.verdict(), table(&report, "gpu_sample").orphans.len()), (Verdict::Complete, 1));
 }

@@ -1,7 +1,8 @@
 //! Frames that come twice and thrice and in any order, as a collector that replays its spool sends them, across kills of
 //! ingest and a topic that is made anew: every row is in the lake once.
 
-use racklake_tests::sender::Sender;
+use racklake_schemas::clock::{Clock, DAY};
+use racklake_tests::sender::{ROWS, Sender};
 use racklake_tests::site::{Ingest, PARTITIONS, Site, http_get};
 use racklake_tests::{turn, wait_for};
 
@@ -110,4 +111,54 @@ fn frames_sent_again_in_any_order_are_stored_once_across_kills_and_a_recreated_t
     let frames: i64 = senders.iter().map(Sender::last_seq).sum();
     assert!(duplicates(&ingest) >= frames as u64 - senders.len() as u64, "the last replay was all of duplicates");
     site.stop_ingest(ingest).unwrap();
+}
+
+/// Rows of the table by the date of their directory, told by the log.
+fn rows_by_date(site: &Site) -> std::collections::BTreeMap<String, u64> {
+    let mut rows = std::collections::BTreeMap::new();
+    for entry in std::fs::read_dir(site.lake().join("gpu_sample/_delta_log")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        for line in std::fs::read_to_string(path).unwrap().lines() {
+            let action: serde_json::Value = serde_json::from_str(line).unwrap();
+            let Some(date) = action["add"]["partitionValues"]["dt"].as_str() else { continue };
+            let stats: serde_json::Value = serde_json::from_str(action["add"]["stats"].as_str().unwrap()).unwrap();
+            *rows.entry(date.to_owned()).or_default() += stats["numRecords"].as_u64().unwrap();
+        }
+    }
+    rows
+}
+
+/// A day, as directories are named by it.
+fn date(us: i64) -> String {
+    let output = std::process::Command::new("date").args(["-u", "+%F", "-d", &format!("@{}", us / 1_000_000)]).output();
+    String::from_utf8(output.unwrap().stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn rows_that_waited_in_a_spool_go_to_the_day_of_their_reading_and_rows_of_a_wrong_clock_to_that_of_their_arrival() {
+    let _turn = turn();
+    let site = Site::new("old_frames").unwrap();
+    let ingest = site.start_ingest("ingest", "old-frames").unwrap();
+    site.wait_for_topic(&ingest, "gpu_sample").unwrap();
+    let mut sender = Sender::new(&site.broker.client_config(), &site.prefix, PARTITIONS, "node-1").unwrap();
+    let now = Clock::now_us();
+    for _ in 0..3 {
+        let fresh = sender.prepare_at(now).unwrap();
+        sender.resend(fresh).unwrap();
+        let waited = sender.prepare_at(now - 3 * DAY).unwrap();
+        sender.replay(waited).unwrap();
+        let of_a_wrong_clock = sender.prepare_at(now - 3 * DAY).unwrap();
+        sender.resend(of_a_wrong_clock).unwrap();
+    }
+    sender.flush().unwrap();
+    site.wait_until_drained(&ingest, &["gpu_sample"], 60).unwrap();
+    site.stop_ingest(ingest).unwrap();
+    let frames = |frames: u64| frames * ROWS as u64;
+    assert_eq!(rows_by_date(&site), [(date(now - 3 * DAY), frames(3)), (date(now), frames(6))].into());
+    let account = site.folder.join("sent.json");
+    Sender::write_account(&[&sender], &account).unwrap();
+    println!("{}", site.check_sent(&account).unwrap());
 }
