@@ -13,5 +13,6 @@ mod killed_collector;
 mod killed_ingest;
 mod lossy_network;
 mod nvml_binding;
+mod object_store;
 mod recreated_topic;
 mod replayed_frames;
