@@ -13,9 +13,19 @@ use crate::site::Site;
 /// # Errors
 /// When it cannot be run, or prints no JSON.
 pub fn verify(site: &Site) -> Result<(i32, Value)> {
-    let lake = site.lake().display().to_string();
-    let arguments = ["verify", &lake, "--json", "--bootstrap-servers", site.broker.bootstrap()];
-    let (code, text) = run(&[&arguments[..], &["--topic-prefix", &site.prefix]].concat())?;
+    verify_at(site, &site.lake().display().to_string(), &[])
+}
+
+/// The same for another lake, whose store has options.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_at(site: &Site, lake: &str, options: &[(&str, String)]) -> Result<(i32, Value)> {
+    let options: Vec<String> = options.iter().map(|(key, value)| format!("--option={key}={value}")).collect();
+    let mut arguments = vec!["verify", lake, "--json", "--bootstrap-servers", site.broker.bootstrap()];
+    arguments.extend(["--topic-prefix", &site.prefix]);
+    arguments.extend(options.iter().map(String::as_str));
+    let (code, text) = run(&arguments)?;
     let report = serde_json::from_str(&text).with_context(|| format!("exit code {code}, printed {text:?}"))?;
     Ok((code, report))
 }

@@ -7,6 +7,7 @@ pub mod drill;
 pub mod fault_proxy;
 pub mod kafka;
 pub mod lake_tool;
+pub mod object_store;
 pub mod process;
 pub mod python;
 pub mod sender;

@@ -66,6 +66,12 @@ impl Sender {
         Ok(())
     }
 
+    /// Why its producer can send no more, if so: librdkafka gives up its idempotence when it cannot tell what arrived. The
+    /// remedy is the collector's: a new producer, and all that may not have arrived again.
+    pub fn fatal_error(&self) -> Option<String> {
+        self.producer.client().fatal_error().map(|(code, reason)| format!("{code:?}: {reason}"))
+    }
+
     /// Hands the next frame to Kafka.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use racklake_tests::kafka::Broker;
 use racklake_tests::sender::Sender;
 use racklake_tests::site::{PARTITIONS, Site};
 use racklake_tests::{cache, turn, wait_for};
+use rdkafka::ClientConfig;
 
 const FAULTS: [Mode; 6] = [
     Mode::DropReplies,
@@ -34,31 +35,29 @@ fn a_lossy_network_loses_and_doubles_nothing() {
     let mut client = site.broker.client_config();
     client.set("bootstrap.servers", &site.collector_servers).set("socket.timeout.ms", "2000");
     let mut sender = Sender::new(&client, &site.prefix, PARTITIONS, "node-1").unwrap();
-    let mut send = |times: usize| {
-        for _ in 0..times {
-            sender.send().unwrap();
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    };
-
-    send(FRAMES);
+    send(&mut sender, &client);
     // The two sides have different faults at the same time.
     for (mode, behind) in FAULTS.into_iter().zip(FAULTS.into_iter().cycle().skip(1)) {
         let (met, met_behind) = (collector.met(mode), ingest_proxy.met(behind));
         collector.set(mode);
         ingest_proxy.set(behind);
-        send(FRAMES);
+        send(&mut sender, &client);
         meets(&collector, mode, met.connections);
         meets(&ingest_proxy, behind, met_behind.connections);
         collector.set(Mode::Pass);
         ingest_proxy.set(Mode::Pass);
-        send(FRAMES);
+        send(&mut sender, &client);
+        // The next fault shall meet an ingest that works.
+        site.wait_until_drained(&ingest, &["gpu_sample"], 60).unwrap();
         if mode == Mode::Reset {
             site.broker.kill().unwrap();
             site.broker.restart().unwrap();
         }
     }
     sender.flush().unwrap();
+    while mend(&mut sender, &client) {
+        sender.flush().unwrap();
+    }
     site.wait_until_drained(&ingest, &["gpu_sample"], 120).unwrap();
     site.stop_ingest(ingest).unwrap();
     let account = site.folder.join("sent.json");
@@ -66,6 +65,27 @@ fn a_lossy_network_loses_and_doubles_nothing() {
     println!("{}", site.check_sent(&account).unwrap());
     let (code, report) = racklake_tests::lake_tool::verify(&site).unwrap();
     assert_eq!((code, &report["answer"]), (0, &"complete".into()), "{report:#}");
+}
+
+fn send(sender: &mut Sender, client: &ClientConfig) {
+    for _ in 0..FRAMES {
+        mend(sender, client);
+        let seq = sender.prepare().unwrap();
+        // One that is refused is sent again by the next `mend`.
+        if let Err(error) = sender.resend(seq) {
+            assert!(sender.fatal_error().is_some(), "{error:#}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Does what a collector does whose producer has given up: a new one sends all frames again. Says whether it had to.
+fn mend(sender: &mut Sender, client: &ClientConfig) -> bool {
+    let Some(error) = sender.fatal_error() else { return false };
+    println!("new producer after {} frames: {error}", sender.last_seq());
+    sender.restart(client).unwrap();
+    (1..=sender.last_seq()).for_each(|seq| sender.resend(seq).unwrap());
+    true
 }
 
 /// Waits until a fault has met a connection.

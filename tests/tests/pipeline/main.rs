@@ -13,6 +13,7 @@ mod killed_collector;
 mod killed_ingest;
 mod lossy_network;
 mod nvml_binding;
+mod object_store;
 mod own_events;
 mod recreated_topic;
 mod replayed_frames;
