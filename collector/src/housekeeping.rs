@@ -4,9 +4,9 @@
 //! None of it is urgent; a second late is on time.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use racklake_schemas::clock::{Clock, SECOND};
+use racklake_schemas::clock::{Clock, SECOND, StepWatch};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -19,8 +19,6 @@ use crate::state::StateFolder;
 
 /// A minute is told this long (µs) after its end, so that most reads that were due in it have returned.
 const COVERAGE_GRACE: i64 = 3 * SECOND;
-/// A step of the clock below this (µs) is not told.
-const CLOCK_STEP: i64 = SECOND;
 /// Ids and sessions are saved this many seconds after a change at most, counters this many.
 const SAVE_IDENTITIES: u64 = 2;
 const SAVE_COUNTERS: u64 = 30;
@@ -49,7 +47,7 @@ impl Housekeeping {
         let mut every_second = tokio::time::interval(Duration::from_secs(1));
         every_second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut minute = minute_of(Clock::now_us());
-        let mut clock = ClockWatch::new();
+        let mut clock = StepWatch::new();
         for second in 0u64.. {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -89,41 +87,5 @@ impl Housekeeping {
                 }
             }
         }
-    }
-}
-
-/// Compares the wall clock with the monotonic one.
-struct ClockWatch {
-    start: Instant,
-    offset: i64,
-}
-
-impl ClockWatch {
-    fn new() -> ClockWatch {
-        ClockWatch { start: Instant::now(), offset: Clock::now_us() }
-    }
-
-    /// By how much (µs) the wall clock has moved against the monotonic one since the last call, where that is a step.
-    fn step(&mut self) -> Option<i64> {
-        self.step_at(Clock::now_us(), self.start.elapsed())
-    }
-
-    fn step_at(&mut self, wall_us: i64, elapsed: Duration) -> Option<i64> {
-        let offset = wall_us - elapsed.as_micros() as i64;
-        let step = offset - std::mem::replace(&mut self.offset, offset);
-        (step.abs() > CLOCK_STEP).then_some(step)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_step_of_the_clock_is_seen_and_slewing_is_not() {
-        let mut watch = ClockWatch { start: Instant::now(), offset: 1_000_000 };
-        assert_eq!(watch.step_at(2_000_400, Duration::from_secs(1)), None);
-        assert_eq!(watch.step_at(9_000_400, Duration::from_secs(2)), Some(6_000_000));
-        assert_eq!(watch.step_at(10_000_400, Duration::from_secs(3)), None);
     }
 }

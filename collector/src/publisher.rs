@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use racklake_schemas::Table;
+use racklake_schemas::clock::StepWatch;
 use rdkafka::error::RDKafkaErrorCode as Code;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -49,6 +50,7 @@ pub(crate) struct Publisher {
     tables: BTreeMap<&'static str, TableState>,
     asking: Option<JoinHandle<Result<BTreeMap<String, usize>, String>>>,
     ask_again: Instant,
+    clock: StepWatch,
 }
 
 struct InFlight {
@@ -90,6 +92,7 @@ impl Publisher {
             tables: BTreeMap::new(),
             asking: None,
             ask_again: Instant::now(),
+            clock: StepWatch::new(),
         })
     }
 
@@ -257,6 +260,10 @@ impl Publisher {
         {
             self.health.kafka_is_down("no frame is acknowledged");
         }
+        // librdkafka waits until a time of the wall clock: set back by an hour, it would wait for an hour more.
+        if self.clock.step().is_some_and(|step| step < 0) {
+            self.replace_producer("the wall clock was set back");
+        }
         self.replace_dead_producer();
     }
 
@@ -268,7 +275,12 @@ impl Publisher {
 
     /// An idempotent producer that lost count of its sequence can send no more. Another takes over what it held.
     fn replace_dead_producer(&mut self) {
-        let Some(reason) = self.producer.fatal_error() else { return };
+        if let Some(reason) = self.producer.fatal_error() {
+            self.replace_producer(&reason);
+        }
+    }
+
+    fn replace_producer(&mut self, reason: &str) {
         // What has been reported until now needs no second delivery.
         let mut known = Vec::new();
         while let Ok(report) = self.producer.reports.try_recv() {
@@ -287,7 +299,8 @@ impl Publisher {
             self.outlet.put_back(queued);
         }
         self.in_flight_bytes = 0;
-        let message = format!("a new Kafka producer takes over {frames} frames from one that failed: {reason}");
+        self.asking = None;
+        let message = format!("a new Kafka producer takes over {frames} frames from one that cannot go on: {reason}");
         self.outlet.event(own("producer_replaced", "warning", message), None);
     }
 }

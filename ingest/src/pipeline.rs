@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use racklake_schemas::clock::StepWatch;
 use racklake_storage::{Lake, LakeTable};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -88,6 +89,7 @@ pub(crate) struct Pipeline {
     consumer_at: Instant,
     /// How many consumers in a row did not live long.
     renewals: u32,
+    clock: StepWatch,
     /// Last assignment of a partition.
     epoch: u64,
     /// Partitions that the group wants back, and since when.
@@ -142,6 +144,7 @@ impl Pipeline {
             consumers: 0,
             consumer_at: Instant::now(),
             renewals: 0,
+            clock: StepWatch::new(),
             epoch: 0,
             revoking: None,
             tasks: JoinSet::new(),
@@ -200,6 +203,10 @@ impl Pipeline {
 
     fn on_tick(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
+        // librdkafka waits until a time of the wall clock: set back by an hour, it would send no heartbeat for an hour.
+        if self.clock.step().is_some_and(|step| step < 0) {
+            self.renew("the wall clock was set back");
+        }
         if self.consumer.is_none() && now >= self.consumer_at {
             self.consumer = Some(Consumer::start(&self.config.kafka, &self.topics)?);
             self.consumers += 1;

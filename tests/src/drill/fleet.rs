@@ -20,8 +20,11 @@ pub const GROUP: &str = "drill";
 
 const SCENARIO: &str = "account = \"gpu.jsonl\"\n[[gpu]]\n[[gpu]]\nunsupported = [\"nvmlDeviceGetFanSpeed_v2\"]\n";
 const MINERS_PER_COLLECTOR: usize = 2;
-/// Where Debian has it.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
+/// Where Debian has the library that sets a process's clock.
+fn faketime() -> String {
+    format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH)
+}
 
 /// A service that is killed and started again: its program, its config, and the process that runs now.
 pub struct Service {
@@ -58,8 +61,8 @@ impl Service {
         std::fs::write(file, "+0")?;
         let file = file.display().to_string();
         for (key, value) in [
-            ("LD_PRELOAD", FAKETIME),
-            ("FAKETIME_TIMESTAMP_FILE", &file),
+            ("LD_PRELOAD", faketime().as_str()),
+            ("FAKETIME_TIMESTAMP_FILE", file.as_str()),
             ("FAKETIME_NO_CACHE", "1"),
             ("DONT_FAKE_MONOTONIC", "1"),
         ] {
@@ -128,7 +131,8 @@ impl Fleet {
         nodes: usize,
         lossy: bool,
     ) -> Result<Fleet> {
-        anyhow::ensure!(Path::new(FAKETIME).exists(), "{FAKETIME} is missing; on Debian: apt-get install libfaketime");
+        let library = faketime();
+        anyhow::ensure!(Path::new(&library).exists(), "{library} is missing; on Debian: apt-get install libfaketime");
         let miner_account = folder.join("miners.jsonl");
         let profile = |i: usize| if i.is_multiple_of(2) { Profile::Avalon1246 } else { Profile::AvalonQ };
         let units = (0..nodes * MINERS_PER_COLLECTOR).map(|i| Unit::new(&format!("miner-{i}"), profile(i))).collect();
