@@ -23,6 +23,7 @@ mod outlet;
 mod place;
 mod publisher;
 mod queue;
+mod reload;
 mod sampler;
 mod service;
 mod spool;
@@ -37,4 +38,5 @@ pub mod nvml;
 pub mod source;
 
 pub use config::Config;
-pub use service::run;
+pub use reload::Reload;
+pub use service::{run, run_with_reloads};

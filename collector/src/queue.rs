@@ -117,6 +117,11 @@ impl Queue {
         }
     }
 
+    /// Takes over other limits; what is too much goes when the next frame comes.
+    pub(crate) fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// Puts the frames in line that an earlier start has left on disk, in their order.
     pub(crate) fn restore(&mut self, frames: Vec<(u64, Frame)>, order_next: u64, wall_us: i64, now: Instant) {
         for (order, frame) in frames {

@@ -28,4 +28,4 @@ mod topics;
 
 pub use check::check;
 pub use config::{Config, FlushConfig, HttpConfig, KafkaConfig, LakeConfig, Property, ReceivedConfig, Topic, Topics};
-pub use service::run;
+pub use service::{Reload, run, run_with_reloads};

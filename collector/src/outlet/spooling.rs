@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use racklake_schemas::clock::Clock;
 use serde_json::json;
@@ -25,10 +26,15 @@ pub(super) struct Spooling {
     store: Arc<Store>,
     folder: std::path::PathBuf,
     bell: Arc<Bell>,
+    fsync_period: Mutex<Duration>,
 }
 
 /// How many of the ticks lost in flight an event names.
 const LOST_NAMED_MAX: usize = 1000;
+
+fn queue_limits(frames: &FramesConfig, config: &SpoolConfig) -> Limits {
+    Limits { bytes_max: config.bytes_max, memory_max: frames.queue_bytes_max, age_max: config.age_max, spooled: true }
+}
 
 impl Outlet {
     /// A door in front of a spool. What an earlier start has left goes on from where it was.
@@ -41,17 +47,29 @@ impl Outlet {
         health: Arc<Health>,
     ) -> Outlet {
         let (frames, config) = limits;
-        let limits = Limits {
-            bytes_max: config.bytes_max,
-            memory_max: frames.queue_bytes_max,
-            age_max: config.age_max,
-            spooled: true,
-        };
+        let limits = queue_limits(frames, config);
         let mut outlet = Outlet::with_limits(place, frames.clone(), limits, metrics, health);
         let (store, folder) = (Arc::clone(&spool.store), spool.folder.clone());
-        outlet.spooling = Some(Spooling { store, folder, bell });
+        outlet.spooling = Some(Spooling { store, folder, bell, fsync_period: Mutex::new(config.fsync_period) });
         outlet.recover(spool);
         outlet
+    }
+
+    /// Takes over other limits.
+    pub(crate) fn limit(&self, frames: &FramesConfig, config: &SpoolConfig) {
+        let mut inner = locked(&self.inner);
+        inner.frames.limit(frames.clone(), Instant::now());
+        inner.queue.limit(queue_limits(frames, config));
+        drop(inner);
+        if let Some(spooling) = &self.spooling {
+            *locked(&spooling.fsync_period) = config.fsync_period;
+        }
+        self.timers.notify_one();
+    }
+
+    /// The longest that anything may wait for the disk.
+    pub(crate) fn fsync_period(&self) -> Duration {
+        self.spooling.as_ref().map_or(Duration::ZERO, |spooling| *locked(&spooling.fsync_period))
     }
 
     fn recover(&self, spool: Spool) {

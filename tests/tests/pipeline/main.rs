@@ -13,4 +13,5 @@ mod killed_collector;
 mod killed_ingest;
 mod nvml_binding;
 mod recreated_topic;
+mod reload;
 mod replayed_frames;
