@@ -218,6 +218,9 @@ impl Outlet {
     pub(crate) fn published(&self, queued: &Queued) {
         let mut inner = locked(&self.inner);
         inner.queue.settle(queued);
+        if queued.has_waited(Instant::now()) {
+            inner.coverage.spooled(queued.frame.table, &queued.frame.tally);
+        }
         self.show(&inner.queue);
         let table = one("table", queued.frame.table.name);
         self.metrics.frames_published.get_or_create(&table).inc();

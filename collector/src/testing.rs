@@ -82,6 +82,7 @@ pub(crate) struct Sums {
     pub(crate) late: i64,
     pub(crate) dropped: i64,
     pub(crate) lost_in_flight: i64,
+    pub(crate) spooled: i64,
 }
 
 impl Account {
@@ -142,6 +143,7 @@ impl Account {
             late: sum(coverage::LATE),
             dropped: sum(coverage::DROPPED),
             lost_in_flight: sum(coverage::LOST_IN_FLIGHT),
+            spooled: sum(coverage::SPOOLED),
         };
         let told = sums.collected + sums.failed + sums.dropped + sums.lost_in_flight;
         assert_eq!(sums.expected, told, "{sums:?}");

@@ -210,7 +210,7 @@ impl Outlet {
 
     /// What was cut last is durable: its frames may be published.
     pub(crate) fn written(&self) {
-        locked(&self.inner).queue.written();
+        locked(&self.inner).queue.written(Instant::now());
         self.ready.notify_one();
     }
 

@@ -99,6 +99,8 @@ fn the_next_start_goes_on_with_the_stream_and_sends_what_was_not_acknowledged() 
     let sent = second.sent();
     assert_eq!((sent.seqs("gpu_sample"), times(&sent)), ([2, 3].into(), vec![4, 5, 6, 7, 8]));
     assert!(sent.texts("event", event::EVENT).is_empty());
+    // What the first start left has waited, and is told so once it is acknowledged.
+    assert_eq!((sent.coverage("gpu_sample").spooled, second.sent().coverage("gpu_sample").spooled), (0, 2));
 }
 
 #[test]
