@@ -12,6 +12,7 @@ mod coverage;
 mod device_registry;
 mod discovery;
 mod drops;
+mod episodes;
 mod event;
 mod frames;
 mod health;

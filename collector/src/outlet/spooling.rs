@@ -11,8 +11,9 @@ use tokio::time::Instant;
 
 use super::{Inner, Outlet};
 use crate::config::{FramesConfig, SpoolConfig};
-use crate::coverage::{Coverage, minute_of};
+use crate::coverage::{Coverage, Outcome, minute_of};
 use crate::drops::Drops;
+use crate::episodes::Episodes;
 use crate::event::{detailed, own};
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -81,6 +82,7 @@ impl Outlet {
         inner.frames.go_on_after(&account.seq_last);
         inner.drops = Drops::restored(account.drops.clone(), now);
         inner.coverage = Coverage::from_list(account.coverage.clone());
+        inner.episodes = Episodes::restored(account.episodes_open.clone());
         (inner.numbers.events, inner.numbers.episodes) = (account.events, account.episodes);
         inner.journal = Some(journal);
         let killed = !account.ended || !records.is_empty();
@@ -106,9 +108,20 @@ impl Outlet {
             );
             self.add_event(inner, detailed("collector_killed", "warning", message, &details), None);
         }
+        self.end_episodes(inner);
         // The rows lie in old journals, which the next transaction removes: they must be in its frames.
         let closed = inner.frames.close_all(&self.place);
         self.absorb(inner, closed);
+    }
+
+    /// Closes the episodes that were open when the collector ended.
+    fn end_episodes(&self, inner: &mut Inner) {
+        let now = Clock::now_us();
+        let rows = inner.episodes.last_rows(&mut inner.numbers, &self.place, now);
+        let counted = |row| Counted { row, minute: minute_of(now), outcome: Outcome::Collected };
+        if !rows.is_empty() {
+            self.add(inner, rows.into_iter().map(counted).collect(), None, None);
+        }
     }
 
     /// Does again what a journal tells; gives the number of rows.
@@ -198,6 +211,7 @@ impl Outlet {
             episodes: inner.numbers.episodes,
             drops: inner.drops.untold().to_vec(),
             coverage: inner.coverage.to_list(),
+            episodes_open: inner.episodes.to_list(),
             ..inner.account.clone()
         };
         let Cut { fresh, removed } = inner.queue.cut();
