@@ -3,6 +3,8 @@
 //! A mistake stops the start and names the key; an unknown key is a mistake. Secrets are read from files when the
 //! Kafka client is made and are never printed.
 
+mod changes;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -93,7 +95,7 @@ pub struct KafkaConfig {
 }
 
 /// Value of a librdkafka key.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize)]
 #[serde(untagged, expecting = "expected text, or { file = \"/path\" } to read a secret from a file")]
 pub enum Property {
     /// The value itself.
@@ -103,7 +105,7 @@ pub enum Property {
 }
 
 /// A file that holds a secret.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SecretFile {
     /// Its path.

@@ -101,6 +101,9 @@ pub(crate) struct Counts {
     pub(crate) late: i64,
     pub(crate) dropped: i64,
     pub(crate) lost_in_flight: i64,
+    /// Accounts of earlier versions have none.
+    #[serde(default)]
+    pub(crate) spooled: i64,
     pub(crate) drop_reasons: BTreeMap<Cow<'static, str>, i64>,
     #[serde(skip)]
     calls: Vec<i32>,
@@ -164,6 +167,14 @@ impl Coverage {
                 counts.dropped += rows;
                 *counts.drop_reasons.entry(reason.into()).or_default() += rows;
             }
+        }
+    }
+
+    /// Kafka has acknowledged rows that had waited; they were counted when they were made.
+    pub(crate) fn spooled(&mut self, table: &'static Table, tally: &Tally) {
+        for (&(minute, _), &rows) in &tally.0 {
+            let Some(counts) = self.of(table, minute) else { return };
+            counts.spooled += rows;
         }
     }
 
@@ -236,6 +247,7 @@ impl Counts {
         row.set(coverage::LATE, self.late);
         row.set(coverage::DROPPED, self.dropped);
         row.set(coverage::LOST_IN_FLIGHT, self.lost_in_flight);
+        row.set(coverage::SPOOLED, self.spooled);
         let reasons = (!self.drop_reasons.is_empty()).then(|| serde_json::json!(self.drop_reasons).to_string());
         row.set(coverage::DROP_REASONS_JSON, reasons);
         row.set(coverage::SEQ_LAST, (seq_last > 0).then_some(seq_last));

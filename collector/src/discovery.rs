@@ -39,7 +39,9 @@ pub(crate) async fn run(source: Arc<dyn Source>, sampling: Sampling, health: Arc
         stop: stop.clone(),
     };
     let mut back_off = BACK_OFF.0;
+    let mut relisted = discovery.sampling.relisted.clone();
     while !stop.is_cancelled() {
+        relisted.mark_unchanged();
         let Some(result) = discovery.ask().await else { break };
         let pause = match result {
             Ok(found) => {
@@ -58,6 +60,7 @@ pub(crate) async fn run(source: Arc<dyn Source>, sampling: Sampling, health: Arc
         tokio::select! {
             () = stop.cancelled() => {}
             () = sleep(pause) => {}
+            () = changed(&mut relisted) => {}
         }
     }
     while discovery.samplers.join_next().await.is_some() {}
@@ -67,9 +70,15 @@ struct Discovery {
     source: Arc<dyn Source>,
     sampling: Sampling,
     health: Arc<Health>,
-    known: BTreeMap<String, watch::Sender<Presence>>,
+    known: BTreeMap<String, Known>,
     samplers: JoinSet<()>,
     failure: Option<Failure>,
+    stop: CancellationToken,
+}
+
+/// A device with a sampler.
+struct Known {
+    presence: watch::Sender<Presence>,
     stop: CancellationToken,
 }
 
@@ -102,15 +111,20 @@ impl Discovery {
         let addresses: BTreeSet<String> = found.iter().map(|found| found.address.clone()).collect();
         for found in found {
             match self.known.get(&found.address) {
-                Some(presence) => {
-                    presence.send_replace(Presence::Present { found, returned });
+                Some(known) => {
+                    known.presence.send_replace(Presence::Present { found, returned });
                 }
                 None => self.start(found),
             }
         }
+        if self.source.is_listed_by_config() {
+            // Its sampler ends once the read in flight has.
+            let unlisted = self.known.extract_if(.., |address, _| !addresses.contains(address));
+            unlisted.for_each(|(_, known)| known.stop.cancel());
+        }
         let gone = self.known.iter().filter(|(address, _)| !addresses.contains(*address));
-        for (_, presence) in gone {
-            presence.send_if_modified(|presence| match presence {
+        for (_, known) in gone {
+            known.presence.send_if_modified(|presence| match presence {
                 Presence::Gone => false,
                 Presence::Present { .. } => {
                     *presence = Presence::Gone;
@@ -128,8 +142,9 @@ impl Discovery {
         let address = found.address.clone();
         let (sender, receiver) = watch::channel(Presence::Present { found: found.clone(), returned: false });
         let sampler = Sampler::new(Arc::clone(&self.source), self.sampling.clone(), found);
-        self.samplers.spawn(sampler.run(receiver, self.stop.clone()));
-        self.known.insert(address, sender);
+        let stop = self.stop.child_token();
+        self.samplers.spawn(sampler.run(receiver, stop.clone()));
+        self.known.insert(address, Known { presence: sender, stop });
     }
 
     fn failed(&mut self, error: &SourceError) {
@@ -162,6 +177,13 @@ impl Discovery {
     }
 }
 
+/// Waits until there may be another list; for ever where nobody tells.
+async fn changed(relisted: &mut watch::Receiver<()>) {
+    if relisted.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use racklake_schemas::row_status;
@@ -179,21 +201,24 @@ mod tests {
         source: Arc<FakeSource>,
         sampling: Sampling,
         health: Arc<Health>,
+        relisted: watch::Sender<()>,
         stop: CancellationToken,
         task: tokio::task::JoinHandle<()>,
     }
 
     impl Running {
         fn start(source: Arc<FakeSource>) -> Running {
+            let (relisted, listening) = watch::channel(());
             let sampling = Sampling {
                 outlet: outlet(FramesConfig::default()),
                 devices: Arc::new(Devices::new("n1", "boot".to_owned(), Vec::new())),
                 metrics: Arc::new(Metrics::new()),
                 origin: Instant::now(),
+                relisted: listening,
             };
             let (health, stop) = (Arc::new(Health::default()), CancellationToken::new());
             let task = tokio::spawn(run(source.clone(), sampling.clone(), health.clone(), stop.clone()));
-            Running { source, sampling, health, stop, task }
+            Running { source, sampling, health, relisted, stop, task }
         }
 
         async fn sleep(&self, seconds: u64) {
@@ -312,6 +337,51 @@ mod tests {
         let account = running.end().await;
         assert_eq!(account.texts("event", event::EVENT), ["source_failed", "source_recovered", "session_started"]);
         assert_eq!(account.statuses("GPU-a"), [0; 73]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_period_loses_no_tick_and_the_next_comes_within_both_periods() {
+        let running = Running::start(FakeSource::with(&["a", "b"]));
+        let mut changes = Vec::new();
+        for (millis, seconds) in [(1000, 5), (100, 2), (3000, 12), (700, 6), (701, 6)] {
+            let period = Duration::from_millis(millis);
+            changes.push((Instant::now(), period));
+            running.source.state.lock().unwrap().period = Some(period);
+            running.sleep(seconds).await;
+        }
+        let begun = std::mem::take(&mut running.source.state.lock().unwrap().begun);
+        let in_force = |at: Instant| changes.iter().rev().find(|(since, _)| *since < at).unwrap().1;
+        for device in ["a", "b"] {
+            let ticks: Vec<Instant> = begun.iter().filter(|(address, _)| address == device).map(|b| b.1).collect();
+            for three in ticks.windows(3) {
+                let (before, period) = (in_force(three[0]), in_force(three[1]));
+                let (gap, timer) = (three[2] - three[1], Duration::from_millis(2));
+                assert!(
+                    gap + timer >= before.min(period) && gap <= before.max(period) + timer,
+                    "{gap:?} {before:?} {period:?}"
+                );
+            }
+        }
+        let account = running.end().await;
+        let sums = account.coverage("gpu_sample");
+        assert_eq!((sums.collected, sums.expected), (begun.len() as i64, begun.len() as i64));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_that_is_no_longer_listed_is_read_no_more_and_is_not_lost() {
+        let source = FakeSource::with(&["a", "b"]);
+        source.state.lock().unwrap().is_listed_by_config = true;
+        let running = Running::start(source);
+        running.sleep(5).await;
+        let unlisted = running.source.state.lock().unwrap().found.remove(0);
+        running.relisted.send_replace(());
+        running.sleep(5).await;
+        running.source.state.lock().unwrap().found.push(unlisted);
+        running.relisted.send_replace(());
+        running.sleep(5).await;
+        let account = running.end().await;
+        assert_eq!((account.statuses("GPU-a"), account.statuses("GPU-b")), (vec![0; 10], vec![0; 15]));
+        assert!(account.texts("event", event::EVENT).is_empty());
     }
 
     #[tokio::test(start_paused = true)]

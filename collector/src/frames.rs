@@ -88,6 +88,13 @@ impl Frames {
         self.seq_last = seqs_last.iter().filter_map(known).collect();
     }
 
+    /// Takes over other limits; a frame that is open waits no longer than they allow from now on.
+    pub(crate) fn limit(&mut self, limits: FramesConfig, now: Instant) {
+        let due = now + limits.age_max;
+        self.open.values_mut().for_each(|open| open.due = open.due.min(due));
+        self.limits = limits;
+    }
+
     /// The rows of the open frames.
     pub(crate) fn open_rows(&self) -> Vec<Counted> {
         self.open.values().flat_map(|open| open.rows.iter().cloned()).collect()

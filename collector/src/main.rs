@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use racklake_collector::{Config, check, run};
+use racklake_collector::{Config, Reload, check, run_with_reloads};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Reads GPU and miner sensors of this host and publishes them to Kafka.
@@ -33,11 +34,21 @@ enum Command {
     },
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match start(Arguments::parse()).await {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("racklake-collector: no threads to run on: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(start(arguments));
+    // A read or a question to Kafka may still wait for its answer; nobody waits for it any more.
+    runtime.shutdown_background();
+    match result {
         Ok(code) => code,
         Err(error) => {
             eprintln!("racklake-collector: {error:#}");
@@ -55,28 +66,31 @@ async fn start(arguments: Arguments) -> Result<ExitCode> {
         }
         (None, Some(config)) => {
             let shutdown = CancellationToken::new();
-            stop_on_signals(shutdown.clone())?;
-            run(Config::load(&config)?, shutdown).await?;
+            let loaded = Config::load(&config)?;
+            let reloads = follow_signals(config, shutdown.clone())?;
+            run_with_reloads(loaded, reloads, shutdown).await?;
             Ok(ExitCode::SUCCESS)
         }
         (None, None) => anyhow::bail!("give --config FILE"),
     }
 }
 
-/// SIGTERM and SIGINT stop the collector in order.
-fn stop_on_signals(shutdown: CancellationToken) -> Result<()> {
+/// SIGTERM and SIGINT stop the collector in order; at SIGHUP the file is read again.
+fn follow_signals(file: PathBuf, shutdown: CancellationToken) -> Result<mpsc::Receiver<Reload>> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let mut hang_up = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
+    let (sender, reloads) = mpsc::channel(1);
     tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hang_up.recv() => tracing::warn!("SIGHUP changes nothing yet; restart to read the config again"),
-            }
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
         shutdown.cancel();
     });
-    Ok(())
+    // Apart, so that a reload that waits to be taken over does not hold up the end.
+    tokio::spawn(
+        async move { while hang_up.recv().await.is_some() && sender.send(Config::load(&file)).await.is_ok() {} },
+    );
+    Ok(reloads)
 }

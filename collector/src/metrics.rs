@@ -28,6 +28,7 @@ pub(crate) struct Metrics {
     pub(crate) deliveries_failed: Family<One, Counter>,
     pub(crate) events: Family<One, Counter>,
     pub(crate) discoveries_failed: Family<One, Counter>,
+    pub(crate) reloads: Family<One, Counter>,
     pub(crate) devices: Family<Two, Gauge>,
     pub(crate) read_seconds: Family<One, Histogram, fn() -> Histogram>,
     pub(crate) spool_bytes: Gauge,
@@ -62,6 +63,7 @@ impl Metrics {
             deliveries_failed: Family::default(),
             events: Family::default(),
             discoveries_failed: Family::default(),
+            reloads: Family::default(),
             devices: Family::default(),
             read_seconds: Family::new_with_constructor(read_buckets),
             spool_bytes: Gauge::default(),
@@ -84,6 +86,7 @@ impl Metrics {
         r.register("deliveries_failed", "Deliveries that failed and are tried again", self.deliveries_failed.clone());
         r.register("events", "Events, by name", self.events.clone());
         r.register("discoveries_failed", "Discoveries that failed, by source", self.discoveries_failed.clone());
+        r.register("config_reloads", "Configs read again, by what became of them", self.reloads.clone());
         r.register("devices", "Devices, by source and whether they are there", self.devices.clone());
         r.register("read_seconds", "How long reads take", self.read_seconds.clone());
         r.register("spool_bytes", "Bytes of frames that wait for Kafka", self.spool_bytes.clone());

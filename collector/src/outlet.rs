@@ -21,6 +21,7 @@ use crate::clock_state;
 use crate::config::FramesConfig;
 use crate::coverage::{Counts, Coverage, Outcome, Tally, minute_of};
 use crate::drops::Drops;
+use crate::episodes::Episodes;
 use crate::event::{EventNumbers, detailed};
 use crate::frames::{Closed, Frame, Frames};
 use crate::health::Health;
@@ -52,6 +53,7 @@ struct Inner {
     drops: Drops,
     coverage: Coverage,
     numbers: EventNumbers,
+    episodes: Episodes,
     /// Reads that have begun and have no row: due time and address.
     begun: BTreeMap<(i64, String), &'static Table>,
     journal: Option<Journal>,
@@ -83,6 +85,7 @@ impl Outlet {
             drops: Drops::default(),
             coverage: Coverage::default(),
             numbers: EventNumbers::default(),
+            episodes: Episodes::default(),
             begun: BTreeMap::new(),
             journal: None,
             journal_failed: false,
@@ -219,6 +222,9 @@ impl Outlet {
     pub(crate) fn published(&self, queued: &Queued) {
         let mut inner = locked(&self.inner);
         inner.queue.settle(queued);
+        if queued.has_waited(Instant::now()) {
+            inner.coverage.spooled(queued.frame.table, &queued.frame.tally);
+        }
         self.show(&inner.queue);
         let table = one("table", queued.frame.table.name);
         self.metrics.frames_published.get_or_create(&table).inc();
@@ -290,6 +296,7 @@ impl Outlet {
         let Counted { row, minute, outcome } = counted;
         let table = row.table();
         inner.coverage.made(table, minute, outcome);
+        inner.episodes.follow(&row);
         self.metrics.rows.get_or_create(&two(("table", table.name), ("outcome", outcome.name()))).inc();
         let closed = inner.frames.push(&self.place, row, minute, outcome, Instant::now());
         self.absorb(inner, closed);

@@ -17,6 +17,9 @@ use crate::frames::Frame;
 /// A frame that has waited this long is a replay.
 const FRESH: Duration = Duration::from_secs(60);
 
+/// A frame that Kafka has not acknowledged this long after it was on disk has waited for it; the catalog says so too.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
 /// Why a frame was dropped.
 pub(crate) mod drop_reason {
     /// `spool.bytes_max` was reached.
@@ -65,6 +68,10 @@ pub(crate) struct Queued {
     pub(crate) frame: Frame,
     kept: Kept,
     since: Instant,
+    /// Since when it may be handed out.
+    ready_at: Option<Instant>,
+    /// A delivery has failed.
+    was_put_back: bool,
     /// How old it was when this process found it on disk; `None` where this process made it.
     restored_age: Option<Duration>,
 }
@@ -73,6 +80,12 @@ impl Queued {
     /// Whether it has waited so long that it is no part of what is read now.
     pub(crate) fn is_replay(&self, now: Instant) -> bool {
         self.restored_age.is_some() || now.duration_since(self.since) > FRESH
+    }
+
+    /// Whether Kafka has not taken it at once.
+    pub(crate) fn has_waited(&self, now: Instant) -> bool {
+        let late = self.ready_at.is_some_and(|ready_at| now.duration_since(ready_at) > AT_ONCE);
+        self.was_put_back || self.restored_age.is_some() || late
     }
 
     fn age(&self, now: Instant) -> Duration {
@@ -117,13 +130,20 @@ impl Queue {
         }
     }
 
+    /// Takes over other limits; what is too much goes when the next frame comes.
+    pub(crate) fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// Puts the frames in line that an earlier start has left on disk, in their order.
     pub(crate) fn restore(&mut self, frames: Vec<(u64, Frame)>, order_next: u64, wall_us: i64, now: Instant) {
         for (order, frame) in frames {
             let age = Duration::from_micros(u64::try_from(wall_us - frame.closed_at).unwrap_or(0));
             self.waiting_bytes += frame.bytes;
             self.order_next = self.order_next.max(order + 1);
-            let queued = Queued { order, frame, kept: Kept::Disk, since: now, restored_age: Some(age) };
+            let (ready_at, restored_age) = (Some(now), Some(age));
+            let queued =
+                Queued { order, frame, kept: Kept::Disk, since: now, ready_at, was_put_back: false, restored_age };
             self.waiting.entry(queued.frame.table.name).or_default().push_back(queued);
         }
         self.order_next = self.order_next.max(order_next);
@@ -136,8 +156,8 @@ impl Queue {
         let order = self.order_next;
         self.order_next += 1;
         self.waiting_bytes += frame.bytes;
-        let kept = if self.limits.spooled { Kept::Memory } else { Kept::Disk };
-        let queued = Queued { order, frame, kept, since: now, restored_age: None };
+        let (kept, ready_at) = if self.limits.spooled { (Kept::Memory, None) } else { (Kept::Disk, Some(now)) };
+        let queued = Queued { order, frame, kept, since: now, ready_at, was_put_back: false, restored_age: None };
         self.count_memory(&queued, true);
         self.waiting.entry(queued.frame.table.name).or_default().push_back(queued);
         let mut dropped = Vec::new();
@@ -198,7 +218,8 @@ impl Queue {
     }
 
     /// A frame in flight was not delivered and waits again, in its old place.
-    pub(crate) fn put_back(&mut self, queued: Queued) {
+    pub(crate) fn put_back(&mut self, mut queued: Queued) {
+        queued.was_put_back = true;
         self.in_flight_bytes -= queued.frame.bytes;
         self.waiting_bytes += queued.frame.bytes;
         let line = self.waiting.entry(queued.frame.table.name).or_default();
@@ -230,11 +251,12 @@ impl Queue {
     }
 
     /// What was cut last is on disk.
-    pub(crate) fn written(&mut self) {
+    pub(crate) fn written(&mut self, now: Instant) {
         for line in self.waiting.values_mut() {
             let place = line.partition_point(|queued| queued.kept == Kept::Disk);
             for queued in line.iter_mut().skip(place).take_while(|queued| queued.kept == Kept::Writing) {
                 queued.kept = Kept::Disk;
+                queued.ready_at = Some(now);
                 self.unwritten_bytes -= queued.frame.bytes;
                 if self.cached_bytes + queued.frame.bytes <= self.limits.memory_max / 2 {
                     self.cached_bytes += queued.frame.bytes;
@@ -375,9 +397,25 @@ mod tests {
         assert_eq!(cut(&mut queue), (vec![0], vec![]));
         assert!(push(&mut queue, &GPU_SAMPLE, 2).is_empty());
         assert_eq!(take(&mut queue), None);
-        queue.written();
+        queue.written(Instant::now());
         assert_eq!((take(&mut queue), take(&mut queue)), (Some(("gpu_sample", 1)), None));
         assert_eq!(cut(&mut queue), (vec![1], vec![0]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_has_waited_once_a_delivery_failed_or_ten_seconds_have_passed_on_disk() {
+        let mut queue = queue(1000, true);
+        (1..=3).for_each(|seq| assert!(push(&mut queue, &GPU_SAMPLE, seq).is_empty()));
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        cut(&mut queue);
+        queue.written(Instant::now());
+        let next = |queue: &mut Queue| queue.take(|_| true, 1000, Instant::now()).unwrap();
+        let (first, second) = (next(&mut queue), next(&mut queue));
+        assert!(!first.has_waited(Instant::now()) && !second.has_waited(Instant::now()));
+        queue.put_back(first);
+        assert!(next(&mut queue).has_waited(Instant::now()));
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        assert!(second.has_waited(Instant::now()));
     }
 
     #[test]
@@ -386,7 +424,7 @@ mod tests {
         assert!(push(&mut queue, &GPU_SAMPLE, 1).is_empty());
         cut(&mut queue);
         assert_eq!(push(&mut queue, &GPU_SAMPLE, 2), [1]);
-        queue.written();
+        queue.written(Instant::now());
         assert_eq!(cut(&mut queue), (vec![1], vec![0]));
     }
 
@@ -397,7 +435,7 @@ mod tests {
         cut(&mut queue);
         (3..=4).for_each(|seq| assert!(push(&mut queue, &GPU_SAMPLE, seq).is_empty()));
         assert_eq!(push(&mut queue, &GPU_SAMPLE, 5), [3]);
-        queue.written();
+        queue.written(Instant::now());
         assert_eq!(queue.unwritten_bytes, 200);
     }
 

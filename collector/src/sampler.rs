@@ -35,6 +35,8 @@ pub(crate) struct Sampling {
     pub(crate) metrics: Arc<Metrics>,
     /// Origin of every grid of ticks.
     pub(crate) origin: Instant,
+    /// Changes when a source may list other devices.
+    pub(crate) relisted: watch::Receiver<()>,
 }
 
 /// Whether discovery finds the device.
@@ -63,6 +65,8 @@ pub(crate) struct Sampler {
     absence: Option<Absence>,
     in_flight: Option<InFlight>,
     next_due: Instant,
+    /// The period that ends with `next_due`; the source may have another one by now.
+    period: Duration,
     ts_last: i64,
     /// Bits that the device has never supported, for rows without values.
     unsupported_mask: i64,
@@ -93,7 +97,8 @@ struct Finished {
 impl Sampler {
     /// A sampler of a device that was just found.
     pub(crate) fn new(source: Arc<dyn Source>, sampling: Sampling, found: Found) -> Sampler {
-        let first = first_due(sampling.origin, source.period(), &found.address, Instant::now());
+        let period = source.period();
+        let first = first_due(sampling.origin, period, &found.address, Instant::now());
         let nobody = DeviceLabels { device_id: String::new(), session_id: 0, rack: None };
         let mut sampler = Sampler {
             source,
@@ -105,6 +110,7 @@ impl Sampler {
             absence: None,
             in_flight: None,
             next_due: first,
+            period,
             ts_last: 0,
             unsupported_mask: 0,
         };
@@ -140,12 +146,13 @@ impl Sampler {
         }
     }
 
-    /// One due time has come.
+    /// One due time has come. What was due until now goes by the period in force until now.
     fn tick(&mut self) {
-        let (now, period) = (Instant::now(), self.source.period());
+        let (now, period) = (Instant::now(), self.period);
         let missed = (now - self.next_due).as_nanos() / period.as_nanos().max(1);
         let served = self.next_due + period * missed as u32;
-        self.next_due = served + period;
+        self.period = self.source.period();
+        self.next_due = served + step(period, self.period, &self.address);
         let due = Clock::now_us() - (now - served).as_micros() as i64;
         if missed > 0 {
             self.sampling.outlet.skipped(self.source.table(), due, missed as i64, "tick_skipped");
@@ -397,14 +404,47 @@ fn microseconds(duration: Duration) -> i32 {
 /// The first tick of an address at or after `now`. Each address has its own place in the period, the same at every
 /// start, so that a thousand devices are not read at once.
 fn first_due(origin: Instant, period: Duration, address: &str, now: Instant) -> Instant {
-    let hash = address.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3) // FNV-1a
-    });
     let period_us = period.as_micros().max(1) as u64;
-    let mut due = origin + Duration::from_micros(hash % period_us);
+    let mut due = origin + Duration::from_micros(hash(address) % period_us);
     if due < now {
         let behind = (now - due).as_micros() as u64;
         due += Duration::from_micros(behind.div_ceil(period_us) * period_us);
     }
     due
+}
+
+/// From the tick of a device at which its period changes to the next one: never less than the shorter period, never more
+/// than the longer. Devices that were spread over a shorter period are spread over the longer one.
+fn step(before: Duration, period: Duration, address: &str) -> Duration {
+    match period.checked_sub(before) {
+        Some(longer_by) if !longer_by.is_zero() => {
+            before + Duration::from_micros(hash(address) % (longer_by.as_micros() as u64 + 1))
+        }
+        _ => period,
+    }
+}
+
+/// FNV-1a: the same at every start.
+fn hash(address: &str) -> u64 {
+    let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    address.bytes().fold(0xcbf2_9ce4_8422_2325u64, add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_between_two_periods_lies_between_them() {
+        let millis = Duration::from_millis;
+        for address in ["0000:9b:00.0", "0000:1b:00.0", "10.0.0.1:4028"] {
+            for (before, period) in [(50, 50), (1000, 100), (100, 1000), (700, 701)] {
+                let step = step(millis(before), millis(period), address);
+                assert!((millis(before.min(period))..=millis(before.max(period))).contains(&step), "{step:?}");
+            }
+        }
+        let spread: std::collections::BTreeSet<_> =
+            (0..100).map(|i| step(millis(100), millis(1000), &format!("10.0.0.{i}:4028"))).collect();
+        assert!(spread.len() > 90, "{spread:?}");
+    }
 }

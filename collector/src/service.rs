@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use racklake_schemas::clock::Clock;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use crate::nvml::NvmlSource;
 use crate::outlet::Outlet;
 use crate::place::Place;
 use crate::publisher::Publisher;
+use crate::reload::{Reload, Reloading};
 use crate::sampler::Sampling;
 use crate::source::{EventDraft, EventSink, Source};
 use crate::spool::{Bell, Spool, Writer};
@@ -39,6 +40,19 @@ const SAMPLERS_END: Duration = Duration::from_secs(30);
 /// When it cannot start: a setting that is not allowed, a state folder that cannot be written or is in use, an address
 /// for HTTP that is taken. Once it runs, nothing ends it but `shutdown`.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<()> {
+    let (_nobody, reloads) = mpsc::channel(1);
+    run_with_reloads(config, reloads, shutdown).await
+}
+
+/// The same; takes over what `reloads` brings of a changed config.
+///
+/// # Errors
+/// As for [`run`]; a config that comes later and is not allowed is told and changes nothing.
+pub async fn run_with_reloads(
+    config: Config,
+    reloads: mpsc::Receiver<Reload>,
+    shutdown: CancellationToken,
+) -> Result<()> {
     config.validate()?;
     let (folder, loaded) = StateFolder::open(&config.state_dir)?;
     let listener = http::bind(config.http.listen).await?;
@@ -69,12 +83,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<()> {
     let (sink, events) = mpsc::channel(SOURCE_EVENTS_MAX);
     let forwarding = tokio::spawn(forward_events(events, Arc::clone(&outlet), Arc::clone(&devices), drain.clone()));
 
-    let sampling = Sampling { outlet: Arc::clone(&outlet), devices, metrics, origin: Instant::now() };
-    let mut sampled = JoinSet::new();
-    for source in sources(&config, &sink) {
-        sampled.spawn(discovery::run(source, sampling.clone(), Arc::clone(&health), shutdown.clone()));
-    }
-    drop(sink);
+    let (relisted, listening) = watch::channel(());
+    let parts = (Arc::clone(&outlet), Arc::clone(&metrics), listening);
+    let sampling = Sampling { outlet: parts.0, devices, metrics: parts.1, origin: Instant::now(), relisted: parts.2 };
+    let (mut sampled, nvml, miners) = start_sources(&config, sink, &sampling, &health, &shutdown);
+    let reloading = Reloading { config, outlet: Arc::clone(&outlet), nvml, miners, health, metrics, relisted };
+    beside.spawn(reloading.run(reloads, stop.clone()));
     shutdown.cancelled().await;
 
     // In order: no more reads, no more events, then everything that is held goes out.
@@ -122,16 +136,29 @@ fn open_spool(config: &Config, metrics: &Arc<Metrics>, health: &Arc<Health>) -> 
     let limits = (&config.frames, &config.spool);
     let outlet = Outlet::with_spool(place, limits, spool, Arc::clone(&bell), Arc::clone(metrics), Arc::clone(health));
     let outlet = Arc::new(outlet);
-    let writer = Writer {
-        folder,
-        store,
-        outlet: Arc::clone(&outlet),
-        health: Arc::clone(health),
-        bell: Arc::clone(&bell),
-        fsync_period: config.spool.fsync_period,
-    };
+    let writer =
+        Writer { folder, store, outlet: Arc::clone(&outlet), health: Arc::clone(health), bell: Arc::clone(&bell) };
     let thread = std::thread::Builder::new().name("spool".to_owned()).spawn(move || writer.run());
     Ok((outlet, SpoolThread { bell, thread: thread.context("starting the thread of the spool")? }))
+}
+
+/// Samplers of all sources, and the sources, whose settings may change. Miners may be listed later, so there is always a
+/// source for them.
+fn start_sources(
+    config: &Config,
+    sink: EventSink,
+    sampling: &Sampling,
+    health: &Arc<Health>,
+    stop: &CancellationToken,
+) -> (JoinSet<()>, Option<Arc<NvmlSource>>, Arc<MinerSource>) {
+    let nvml = config.nvml.enabled.then(|| Arc::new(NvmlSource::new(&config.nvml, sink.clone())));
+    let miners = Arc::new(MinerSource::new(&config.miners(), sink));
+    let sources: [Option<Arc<dyn Source>>; 2] = [nvml.clone().map(|nvml| nvml as _), Some(Arc::clone(&miners) as _)];
+    let mut sampled = JoinSet::new();
+    for source in sources.into_iter().flatten() {
+        sampled.spawn(discovery::run(source, sampling.clone(), Arc::clone(health), stop.clone()));
+    }
+    (sampled, nvml, miners)
 }
 
 /// The sources that the config asks for.

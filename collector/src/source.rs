@@ -21,11 +21,17 @@ pub trait Source: Send + Sync + 'static {
     /// The table that has one row per device and tick; coverage expects it for each due tick.
     fn table(&self) -> &'static Table;
 
-    /// How often a device is read.
+    /// How often a device is read. May change; it is asked at every tick.
     fn period(&self) -> Duration;
 
-    /// A read that takes longer gives a stale row for every tick that is due meanwhile.
+    /// A read that takes longer gives a stale row for every tick that is due meanwhile. May change, as the period may.
     fn deadline(&self) -> Duration;
+
+    /// Whether the config lists the devices: one that is no longer listed is then not wanted any more. Otherwise it is
+    /// lost.
+    fn is_listed_by_config(&self) -> bool {
+        false
+    }
 
     /// The devices that are there now. Called at start and then once a minute; where it fails, those of before stay.
     fn discover(&self) -> BoxFuture<'_, Result<Vec<Found>, SourceError>>;

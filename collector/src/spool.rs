@@ -105,7 +105,12 @@ fn continued(stored: Account, fresh: Account) -> Account {
     tracing::warn!(old_node, node, "the spool is another host's or node's; its frames are sent, a new stream begins");
     let kept = Account { order_next: stored.order_next, drops: stored.drops, ..fresh };
     // Another host may still run: it reads its own journal and tells its own coverage.
-    if same_host { Account { journal: stored.journal, coverage: stored.coverage, ..kept } } else { kept }
+    if same_host {
+        let (journal, episodes_open) = (stored.journal, stored.episodes_open);
+        Account { journal, coverage: stored.coverage, episodes_open, ..kept }
+    } else {
+        kept
+    }
 }
 
 fn new_stream() -> Result<String> {

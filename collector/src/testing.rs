@@ -82,6 +82,7 @@ pub(crate) struct Sums {
     pub(crate) late: i64,
     pub(crate) dropped: i64,
     pub(crate) lost_in_flight: i64,
+    pub(crate) spooled: i64,
 }
 
 impl Account {
@@ -142,6 +143,7 @@ impl Account {
             late: sum(coverage::LATE),
             dropped: sum(coverage::DROPPED),
             lost_in_flight: sum(coverage::LOST_IN_FLIGHT),
+            spooled: sum(coverage::SPOOLED),
         };
         let told = sums.collected + sums.failed + sums.dropped + sums.lost_in_flight;
         assert_eq!(sums.expected, told, "{sums:?}");
@@ -161,6 +163,9 @@ pub(crate) struct FakeState {
     pub(crate) found: Vec<(String, String)>,
     pub(crate) failure: Option<String>,
     /// None is 1 s.
+    pub(crate) period: Option<Duration>,
+    pub(crate) is_listed_by_config: bool,
+    /// None is 1 s.
     pub(crate) deadline: Option<Duration>,
     /// How long the next reads of an address take; none is 10 ms.
     pub(crate) durations: HashMap<String, VecDeque<Duration>>,
@@ -168,6 +173,8 @@ pub(crate) struct FakeState {
     pub(crate) statuses: HashMap<String, i8>,
     pub(crate) uptime: i64,
     pub(crate) reads: u64,
+    /// When each read began.
+    pub(crate) begun: Vec<(String, tokio::time::Instant)>,
     pub(crate) in_flight: BTreeSet<String>,
 }
 
@@ -201,7 +208,11 @@ impl Source for FakeSource {
     }
 
     fn period(&self) -> Duration {
-        Duration::from_secs(1)
+        self.state.lock().unwrap().period.unwrap_or(Duration::from_secs(1))
+    }
+
+    fn is_listed_by_config(&self) -> bool {
+        self.state.lock().unwrap().is_listed_by_config
     }
 
     fn deadline(&self) -> Duration {
@@ -231,6 +242,7 @@ impl Source for FakeSource {
                 let mut state = self.state.lock().unwrap();
                 assert!(state.in_flight.insert(address.to_owned()), "two reads of {address} in flight");
                 state.reads += 1;
+                state.begun.push((address.to_owned(), tokio::time::Instant::now()));
                 let next = state.durations.get_mut(address).and_then(VecDeque::pop_front);
                 next.unwrap_or(Duration::from_millis(10))
             };

@@ -85,7 +85,7 @@ pub struct LakeConfig {
 }
 
 /// When the rows of a table are written: whichever comes first.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FlushConfig {
     /// The oldest row has waited so long.
@@ -100,7 +100,7 @@ pub struct FlushConfig {
 }
 
 /// What is remembered of received frames, so that a replay is told from a new frame.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReceivedConfig {
     /// A stream that was not seen for so long is closed: of it, only frames above its highest are taken, and others
@@ -130,7 +130,7 @@ pub struct HttpConfig {
 }
 
 /// A value that may be kept out of the config file. Never printed.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub enum Property {
     /// The value itself.
@@ -253,6 +253,30 @@ impl Config {
             return Err(format!("kafka.tables: {}", unknown_table(name)));
         }
         Ok(())
+    }
+
+    /// The config that is in force once a running ingest was given `wanted`, and the keys of `wanted` that differ and
+    /// wait for a restart.
+    pub(crate) fn changed_to(&self, wanted: &Config) -> (Config, Vec<&'static str>) {
+        let (kafka, kafka_wanted) = (&self.kafka, &wanted.kafka);
+        let differ = [
+            ("kafka.bootstrap_servers", kafka.bootstrap_servers != kafka_wanted.bootstrap_servers),
+            ("kafka.topic_prefix", kafka.topic_prefix != kafka_wanted.topic_prefix),
+            ("kafka.partitions", kafka.partitions != kafka_wanted.partitions),
+            ("kafka.replication", kafka.replication != kafka_wanted.replication),
+            ("kafka.group", kafka.group != kafka_wanted.group),
+            ("kafka.dead_letter_topic", kafka.dead_letter_topic != kafka_wanted.dead_letter_topic),
+            ("kafka.topic_ids", kafka.topic_ids != kafka_wanted.topic_ids),
+            ("kafka.tables", kafka.tables != kafka_wanted.tables),
+            ("kafka.properties", kafka.properties != kafka_wanted.properties),
+            ("lake.location", self.lake.location != wanted.lake.location),
+            ("lake.options", self.lake.options != wanted.lake.options),
+            ("events.site", self.events.site != wanted.events.site),
+            ("events.node", self.events.node != wanted.events.node),
+            ("http.listen", self.http.listen != wanted.http.listen),
+        ];
+        let next = Config { flush: wanted.flush.clone(), received: wanted.received.clone(), ..self.clone() };
+        (next, differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect())
     }
 
     /// The topic of messages that cannot be decoded.
@@ -388,6 +412,18 @@ mod tests {
         let large = format!("{SMALLEST}[flush]\nbuffer_bytes_max = 2000000000\n");
         let large = parse(&large).unwrap().validate().unwrap_err();
         assert!(large.contains("flush.buffer_bytes_max") && large.contains("1 GiB"), "{large}");
+    }
+
+    #[test]
+    fn a_running_ingest_takes_over_its_limits_and_names_what_waits() {
+        let before = parse(SMALLEST).unwrap();
+        let text = SMALLEST.replace("/lake", "/other").replace("[lake]", "group = \"g\"\n[lake]");
+        let wanted =
+            parse(&format!("{text}[flush]\nage_max = \"1s\"\n[received]\nstream_age_max = \"30d\"\n")).unwrap();
+        let (next, waiting) = before.changed_to(&wanted);
+        assert_eq!(waiting, ["kafka.group", "lake.location"]);
+        assert_eq!((next.flush, next.received), (wanted.flush.clone(), wanted.received.clone()));
+        assert_eq!((next.lake.location, next.kafka.group), (before.lake.location.clone(), before.kafka.group.clone()));
     }
 
     #[test]

@@ -31,4 +31,4 @@ pub use check::check;
 pub use config::{
     Config, EventsConfig, FlushConfig, HttpConfig, KafkaConfig, LakeConfig, Property, ReceivedConfig, Topic, Topics,
 };
-pub use service::run;
+pub use service::{Reload, run, run_with_reloads};

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use racklake_ingest::Config;
+use racklake_ingest::{Config, Reload};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 #[global_allocator]
@@ -70,7 +71,10 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
             print!("{report}");
             Ok(())
         }
-        None => racklake_ingest::run(config, shutdown_on_signal()?).await,
+        None => {
+            let (reloads, shutdown) = (reloads_on_signal(file)?, shutdown_on_signal()?);
+            racklake_ingest::run_with_reloads(config, reloads, shutdown).await
+        }
     }
 }
 
@@ -87,4 +91,14 @@ fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
         token.cancel();
     });
     Ok(shutdown)
+}
+
+/// The config, read again at every SIGHUP.
+fn reloads_on_signal(file: PathBuf) -> anyhow::Result<mpsc::Receiver<Reload>> {
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let (sender, reloads) = mpsc::channel(1);
+    tokio::spawn(
+        async move { while hang_up.recv().await.is_some() && sender.send(Config::load(&file)).await.is_ok() {} },
+    );
+    Ok(reloads)
 }

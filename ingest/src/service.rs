@@ -1,13 +1,16 @@
 //! Starts ingest: lake, topics, metrics, then the loop. The same code runs as a service, in tests and in the demo.
 //!
 //! It waits for a lake or a Kafka that does not answer yet, and says so on `/healthz`; it ends only where waiting
-//! cannot help.
+//! cannot help. For a changed config the loop ends in order, with everything committed, and a new one begins where it
+//! ended: what a restart of the process would do, without one. A config that is not allowed changes nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use racklake_schemas::settings::SettingsError;
 use racklake_storage::{Lake, LakeTable};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, LakeConfig};
@@ -16,30 +19,44 @@ use crate::failure::{Failure, back_off};
 use crate::health::Health;
 use crate::http::{self, Served};
 use crate::metrics::Metrics;
-use crate::own_events::OwnEvents;
+use crate::own_events::{Outbox, OwnEvents};
 use crate::pipeline::{Parts, Pipeline};
 use crate::topics::Cluster;
 
 /// How long the last events of ingest itself may take.
 const LAST_EVENTS: std::time::Duration = std::time::Duration::from_secs(3);
 
+/// A config that was read again, or why it is not allowed.
+pub type Reload = Result<Config, SettingsError>;
+
 /// Runs until `shutdown`, then flushes, commits, and returns.
 ///
 /// # Errors
 /// When it cannot go on and waiting cannot help; the text is for the operator.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let (_nobody, reloads) = mpsc::channel(1);
+    run_with_reloads(config, reloads, shutdown).await
+}
+
+/// The same; takes over what `reloads` brings of a changed config.
+///
+/// # Errors
+/// As for [`run`]; a config that comes later and is not allowed is told and changes nothing.
+pub async fn run_with_reloads(
+    mut config: Config,
+    mut reloads: mpsc::Receiver<Reload>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     config.validate().map_err(anyhow::Error::msg)?;
     let (metrics, health) = (Metrics::new(), Health::default());
     let serving = CancellationToken::new();
     let _served_until_the_end = serving.clone().drop_guard();
     http::serve(config.http.listen, Served { metrics: metrics.clone(), health: health.clone() }, serving).await?;
     let cluster = Arc::new(Cluster::new(&config.kafka)?);
-    let letters = DeadLetters::new(&config)?;
     let start = Start { health: &health, shutdown: &shutdown };
 
-    let wanted = config.lake.clone();
-    let Some((lake, tables)) = start.until_ready("lake", open(wanted, config.clone())).await? else { return Ok(()) };
-    tracing::info!(location = lake.location(), tables = tables.len(), "lake");
+    let Some(mut opened) = start.until_ready("lake", open(&config)).await? else { return Ok(()) };
+    tracing::info!(location = opened.0.location(), tables = opened.1.len(), "lake");
     let (asked, for_topics) = (Arc::clone(&cluster), config.clone());
     let prepare = move || {
         let survey = asked.survey()?;
@@ -49,10 +66,32 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let Some((survey, created)) = start.until_ready("kafka", prepare).await? else { return Ok(()) };
     tracing::info!(brokers = survey.brokers.join(", "), ?created, "kafka");
 
-    let (events, outbox) = OwnEvents::new(&config, letters.clone());
+    loop {
+        let ((lake, tables), letters) = (opened, DeadLetters::new(&config)?);
+        let (cluster, metrics, health) = (Arc::clone(&cluster), metrics.clone(), health.clone());
+        let (events, outbox) = OwnEvents::new(&config, letters.clone());
+        let parts = Parts { config: config.clone(), lake, tables, cluster, letters, events, metrics, health };
+        let round = shutdown.child_token();
+        let mut running = std::pin::pin!(run_pipeline(Pipeline::new(parts), outbox, &round));
+        let next = tokio::select! {
+            ended = &mut running => return ended,
+            next = changed(&config, &mut reloads, start.health) => next,
+        };
+        round.cancel();
+        running.await?;
+        ["partition ", "dead letter ", "flush "].iter().for_each(|what| start.health.clear_all(what));
+        config = next;
+        match start.until_ready("lake", open(&config)).await? {
+            Some(again) => opened = again,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Runs a pipeline until `shutdown`, and then sends what it still has to tell.
+async fn run_pipeline(pipeline: Pipeline, outbox: Outbox, shutdown: &CancellationToken) -> anyhow::Result<()> {
     let outbox = tokio::spawn(outbox.run());
-    let ended =
-        Pipeline::new(Parts { config, lake, tables, cluster, letters, events, metrics, health }).run(&shutdown).await;
+    let ended = pipeline.run(shutdown).await;
     let stop = outbox.abort_handle();
     if tokio::time::timeout(LAST_EVENTS, outbox).await.is_err() {
         tracing::warn!("events of ingest itself could not be written in time and are lost");
@@ -61,13 +100,41 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     ended
 }
 
+/// Waits for a config that changes something, and gives the one that is in force then.
+async fn changed(config: &Config, reloads: &mut mpsc::Receiver<Reload>, health: &Health) -> Config {
+    const REMEDY: &str = "the config before it stays in force; correct the file and send SIGHUP again";
+    loop {
+        let wanted = match reloads.recv().await {
+            Some(Ok(wanted)) => wanted,
+            Some(Err(error)) => {
+                // Further lines show the text of the file, which is for the log alone.
+                let text = error.to_string();
+                tracing::error!("{REMEDY}: {text}");
+                health.set("config", format!("{}; {REMEDY}", text.lines().next().unwrap_or_default()));
+                continue;
+            }
+            None => return std::future::pending().await,
+        };
+        health.clear("config");
+        let (next, waiting) = config.changed_to(&wanted);
+        match waiting.as_slice() {
+            [] => tracing::info!("the config was read again and is in force"),
+            keys => {
+                let keys = keys.join(", ");
+                tracing::warn!("the config was read again and is in force but for {keys}: restart to change these");
+            }
+        }
+        if (&next.flush, &next.received) != (&config.flush, &config.received) {
+            return next;
+        }
+    }
+}
+
 /// Opens the lake and every table, and writes the description of the tables where it has changed.
-fn open(
-    wanted: LakeConfig,
-    config: Config,
-) -> impl Fn() -> Result<(Lake, Vec<LakeTable>), Failure> + Clone + Send + 'static {
+fn open(config: &Config) -> impl Fn() -> Result<(Lake, Vec<LakeTable>), Failure> + Clone + Send + 'static {
+    let config = config.clone();
     move || {
-        let lake = open_lake(&wanted)?;
+        let lake = open_lake(&config.lake)?;
         let tables = config.topics().iter().map(|topic| lake.table(topic.table)).collect::<Result<_, _>>()?;
         if lake.write_dictionary()? {
             tracing::info!("field_dictionary written");

@@ -16,6 +16,7 @@ mod state;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use racklake_schemas::tables::{MINER_SAMPLE, miner_sample};
@@ -24,6 +25,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
 use crate::config::{MinerConfig, MinersConfig};
+use crate::place::locked;
 use crate::source::{BoxFuture, EventDraft, EventSink, Found, Identity, Reading, Source, SourceError};
 
 use avalon::{Keys, Replies, Stats};
@@ -41,17 +43,23 @@ const IDENTITY_PERIOD: Duration = Duration::from_secs(3600);
 
 /// All configured miners.
 pub struct MinerSource {
+    settings: std::sync::Mutex<Settings>,
+    connections: Semaphore,
+}
+
+/// What a changed config may change.
+struct Settings {
     period: Duration,
     timeout: Duration,
     /// By address.
     miners: BTreeMap<String, Miner>,
-    connections: Semaphore,
 }
 
+#[derive(Clone)]
 struct Miner {
     config: MinerConfig,
     /// Held for the length of a poll.
-    memory: Mutex<Memory>,
+    memory: Arc<Mutex<Memory>>,
 }
 
 /// What is known from earlier polls.
@@ -74,21 +82,31 @@ struct Memory {
 impl MinerSource {
     /// The miners of a config. All that happens to them belongs to a read, so nothing goes into the sink.
     pub fn new(config: &MinersConfig, _events: EventSink) -> MinerSource {
-        let miner =
-            |config: &MinerConfig| (config.endpoint(), Miner { config: config.clone(), memory: Mutex::default() });
-        MinerSource {
-            period: config.period,
-            timeout: config.timeout,
-            miners: config.miners.iter().map(miner).collect(),
-            connections: Semaphore::new(CONNECTIONS_MAX),
-        }
+        let settings = Settings { period: config.period, timeout: config.timeout, miners: BTreeMap::new() };
+        let source =
+            MinerSource { settings: std::sync::Mutex::new(settings), connections: Semaphore::new(CONNECTIONS_MAX) };
+        source.change(config);
+        source
+    }
+
+    /// Takes over other settings and another list of miners. What is known of a miner that stays is kept.
+    pub(crate) fn change(&self, config: &MinersConfig) {
+        let mut settings = locked(&self.settings);
+        let mut before = std::mem::take(&mut settings.miners);
+        let miner = |config: &MinerConfig| {
+            let memory = before.remove(&config.endpoint()).map(|miner| miner.memory).unwrap_or_default();
+            (config.endpoint(), Miner { config: config.clone(), memory })
+        };
+        let miners = config.miners.iter().map(miner).collect();
+        *settings = Settings { period: config.period, timeout: config.timeout, miners };
     }
 
     async fn poll(&self, address: &str, miner: &Miner) -> Reading {
+        let timeout = locked(&self.settings).timeout;
         let mut memory = miner.memory.lock().await;
         // Waiting for others must not use up this miner's time; the semaphore is never closed.
         let _permit = self.connections.acquire().await.ok();
-        let poll = Poll { address, end: Instant::now() + self.timeout * POLL_TIMEOUTS, timeout: self.timeout };
+        let poll = Poll { address, end: Instant::now() + timeout * POLL_TIMEOUTS, timeout };
         let replies = poll.replies(&mut memory).await;
         let judged = match (&replies.summary, &replies.stats, &replies.pools) {
             (Err(summary), Err(stats), Err(pools)) => Some(state::without_replies([*summary, *stats, *pools])),
@@ -114,11 +132,15 @@ impl Source for MinerSource {
     }
 
     fn period(&self) -> Duration {
-        self.period
+        locked(&self.settings).period
     }
 
     fn deadline(&self) -> Duration {
-        self.timeout * POLL_TIMEOUTS + Duration::from_secs(1)
+        locked(&self.settings).timeout * POLL_TIMEOUTS + Duration::from_secs(1)
+    }
+
+    fn is_listed_by_config(&self) -> bool {
+        true
     }
 
     fn discover(&self) -> BoxFuture<'_, Result<Vec<Found>, SourceError>> {
@@ -127,14 +149,15 @@ impl Source for MinerSource {
             rack: miner.config.rack.clone(),
             identity: None,
         };
-        let miners = self.miners.iter().map(found).collect();
+        let miners = locked(&self.settings).miners.iter().map(found).collect();
         Box::pin(std::future::ready(Ok(miners)))
     }
 
     fn read<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Reading> {
         Box::pin(async move {
-            match self.miners.get(address) {
-                Some(miner) => self.poll(address, miner).await,
+            let miner = locked(&self.settings).miners.get(address).cloned();
+            match miner {
+                Some(miner) => self.poll(address, &miner).await,
                 None => {
                     let trouble = Trouble::NoConnection("no such miner is configured");
                     let row = unreachable_row((State::Unreachable, Some(trouble.reason())), trouble, 0);

@@ -34,7 +34,7 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The NVIDIA GPUs of this host.
 pub struct NvmlSource {
-    config: NvmlConfig,
+    config: Mutex<NvmlConfig>,
     events: EventSink,
     loaded: Arc<Mutex<Option<Loaded>>>,
 }
@@ -57,7 +57,16 @@ impl Drop for Loaded {
 impl NvmlSource {
     /// A source that has touched nothing yet: a missing library or driver shows in `discover`.
     pub fn new(config: &NvmlConfig, events: EventSink) -> NvmlSource {
-        NvmlSource { config: config.clone(), events, loaded: Arc::default() }
+        NvmlSource { config: Mutex::new(config.clone()), events, loaded: Arc::default() }
+    }
+
+    /// Takes over other settings; another library is loaded when the one in use no longer answers.
+    pub(crate) fn change(&self, config: &NvmlConfig) {
+        *self.config() = config.clone();
+    }
+
+    fn config(&self) -> MutexGuard<'_, NvmlConfig> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -71,15 +80,16 @@ impl Source for NvmlSource {
     }
 
     fn period(&self) -> Duration {
-        self.config.period
+        self.config().period
     }
 
     fn deadline(&self) -> Duration {
-        self.config.deadline
+        self.config().deadline
     }
 
     fn discover(&self) -> BoxFuture<'_, Result<Vec<Found>, SourceError>> {
-        let (config, events, loaded) = (self.config.clone(), self.events.clone(), Arc::clone(&self.loaded));
+        let (config, events, loaded) = (self.config().clone(), self.events.clone(), Arc::clone(&self.loaded));
+        let rack = config.rack.clone();
         Box::pin(async move {
             let gpus = list_on_a_thread(config, events, loaded).await?;
             // All are asked before any is waited for: a hung one costs the others nothing.
@@ -91,7 +101,7 @@ impl Source for NvmlSource {
                     Some(answer) => tokio::time::timeout_at(until, answer).await.ok().and_then(Result::ok),
                     None => None,
                 };
-                found.push(Found { address: gpu.address, rack: self.config.rack.clone(), identity });
+                found.push(Found { address: gpu.address, rack: rack.clone(), identity });
             }
             Ok(found)
         })

@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use racklake_schemas::clock::Clock;
 use serde_json::json;
@@ -10,8 +11,9 @@ use tokio::time::Instant;
 
 use super::{Inner, Outlet};
 use crate::config::{FramesConfig, SpoolConfig};
-use crate::coverage::{Coverage, minute_of};
+use crate::coverage::{Coverage, Outcome, minute_of};
 use crate::drops::Drops;
+use crate::episodes::Episodes;
 use crate::event::{detailed, own};
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -25,10 +27,15 @@ pub(super) struct Spooling {
     store: Arc<Store>,
     folder: std::path::PathBuf,
     bell: Arc<Bell>,
+    fsync_period: Mutex<Duration>,
 }
 
 /// How many of the ticks lost in flight an event names.
 const LOST_NAMED_MAX: usize = 1000;
+
+fn queue_limits(frames: &FramesConfig, config: &SpoolConfig) -> Limits {
+    Limits { bytes_max: config.bytes_max, memory_max: frames.queue_bytes_max, age_max: config.age_max, spooled: true }
+}
 
 impl Outlet {
     /// A door in front of a spool. What an earlier start has left goes on from where it was.
@@ -41,17 +48,29 @@ impl Outlet {
         health: Arc<Health>,
     ) -> Outlet {
         let (frames, config) = limits;
-        let limits = Limits {
-            bytes_max: config.bytes_max,
-            memory_max: frames.queue_bytes_max,
-            age_max: config.age_max,
-            spooled: true,
-        };
+        let limits = queue_limits(frames, config);
         let mut outlet = Outlet::with_limits(place, frames.clone(), limits, metrics, health);
         let (store, folder) = (Arc::clone(&spool.store), spool.folder.clone());
-        outlet.spooling = Some(Spooling { store, folder, bell });
+        outlet.spooling = Some(Spooling { store, folder, bell, fsync_period: Mutex::new(config.fsync_period) });
         outlet.recover(spool);
         outlet
+    }
+
+    /// Takes over other limits.
+    pub(crate) fn limit(&self, frames: &FramesConfig, config: &SpoolConfig) {
+        let mut inner = locked(&self.inner);
+        inner.frames.limit(frames.clone(), Instant::now());
+        inner.queue.limit(queue_limits(frames, config));
+        drop(inner);
+        if let Some(spooling) = &self.spooling {
+            *locked(&spooling.fsync_period) = config.fsync_period;
+        }
+        self.timers.notify_one();
+    }
+
+    /// The longest that anything may wait for the disk.
+    pub(crate) fn fsync_period(&self) -> Duration {
+        self.spooling.as_ref().map_or(Duration::ZERO, |spooling| *locked(&spooling.fsync_period))
     }
 
     fn recover(&self, spool: Spool) {
@@ -63,6 +82,7 @@ impl Outlet {
         inner.frames.go_on_after(&account.seq_last);
         inner.drops = Drops::restored(account.drops.clone(), now);
         inner.coverage = Coverage::from_list(account.coverage.clone());
+        inner.episodes = Episodes::restored(account.episodes_open.clone());
         (inner.numbers.events, inner.numbers.episodes) = (account.events, account.episodes);
         inner.journal = Some(journal);
         let killed = !account.ended || !records.is_empty();
@@ -88,9 +108,20 @@ impl Outlet {
             );
             self.add_event(inner, detailed("collector_killed", "warning", message, &details), None);
         }
+        self.end_episodes(inner);
         // The rows lie in old journals, which the next transaction removes: they must be in its frames.
         let closed = inner.frames.close_all(&self.place);
         self.absorb(inner, closed);
+    }
+
+    /// Closes the episodes that were open when the collector ended.
+    fn end_episodes(&self, inner: &mut Inner) {
+        let now = Clock::now_us();
+        let rows = inner.episodes.last_rows(&mut inner.numbers, &self.place, now);
+        let counted = |row| Counted { row, minute: minute_of(now), outcome: Outcome::Collected };
+        if !rows.is_empty() {
+            self.add(inner, rows.into_iter().map(counted).collect(), None, None);
+        }
     }
 
     /// Does again what a journal tells; gives the number of rows.
@@ -180,6 +211,7 @@ impl Outlet {
             episodes: inner.numbers.episodes,
             drops: inner.drops.untold().to_vec(),
             coverage: inner.coverage.to_list(),
+            episodes_open: inner.episodes.to_list(),
             ..inner.account.clone()
         };
         let Cut { fresh, removed } = inner.queue.cut();
@@ -192,7 +224,7 @@ impl Outlet {
 
     /// What was cut last is durable: its frames may be published.
     pub(crate) fn written(&self) {
-        locked(&self.inner).queue.written();
+        locked(&self.inner).queue.written(Instant::now());
         self.ready.notify_one();
     }
 

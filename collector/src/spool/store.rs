@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::coverage::{Outcome, Told};
 use crate::drops::DropRange;
+use crate::episodes::Episode;
 
 /// Order → checksum and payload.
 const FRAMES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("frames");
@@ -67,6 +68,9 @@ pub(crate) struct Account {
     pub(crate) episodes: u64,
     pub(crate) drops: Vec<DropRange>,
     pub(crate) coverage: Vec<Told>,
+    /// Accounts of earlier versions have none.
+    #[serde(default)]
+    pub(crate) episodes_open: Vec<Episode>,
 }
 
 impl Account {

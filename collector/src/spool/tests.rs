@@ -12,6 +12,8 @@ use crate::event::own;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::outlet::Outlet;
+use crate::place::DeviceLabels;
+use crate::source::EventDraft;
 use crate::testing::{Account as Sent, gpu_row, place_of};
 
 const MINUTE: i64 = 60_000_000;
@@ -99,6 +101,8 @@ fn the_next_start_goes_on_with_the_stream_and_sends_what_was_not_acknowledged() 
     let sent = second.sent();
     assert_eq!((sent.seqs("gpu_sample"), times(&sent)), ([2, 3].into(), vec![4, 5, 6, 7, 8]));
     assert!(sent.texts("event", event::EVENT).is_empty());
+    // What the first start left has waited, and is told so once it is acknowledged.
+    assert_eq!((sent.coverage("gpu_sample").spooled, second.sent().coverage("gpu_sample").spooled), (0, 2));
 }
 
 #[test]
@@ -121,6 +125,36 @@ fn a_kill_costs_the_read_in_flight_and_nothing_else() {
     assert_eq!(sent.texts("event", event::EVENT), ["collector_start", "collector_killed"]);
     let ids: BTreeSet<String> = sent.texts("event", event::EVENT_ID).into_iter().collect();
     assert_eq!(ids.len(), 2);
+}
+
+#[test]
+fn an_episode_that_a_restart_cuts_off_is_closed_once() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let first = Collector::start(&state_dir);
+    let device = DeviceLabels { device_id: "GPU-1".to_owned(), session_id: 7, rack: None };
+    let tell = |of: &Collector, name, phase, episode: &str| {
+        let (phase, episode_id) = (Some(phase), Some(episode.to_owned()));
+        of.outlet.event(EventDraft { phase, episode_id, ..own(name, "critical", "told") }, Some(&device));
+    };
+    let episodes: Vec<String> = (0..3).map(|_| first.outlet.episode()).collect();
+    tell(&first, "device_lost", "start", &episodes[0]);
+    tell(&first, "device_lost", "start", &episodes[1]);
+    first.write(false);
+    tell(&first, "device_returned", "end", &episodes[1]);
+    tell(&first, "source_failed", "start", &episodes[2]); // in the journal alone
+    let second = Collector::start(&first.killed());
+    let third = Collector::start(&second.killed());
+    let sent = third.sent();
+    let rows = |column| sent.texts("event", column);
+    let told = rows(event::EVENT).into_iter().zip(rows(event::PHASE)).zip(rows(event::EPISODE_ID));
+    let closed: Vec<_> = told
+        .zip(rows(event::DETAILS_JSON).into_iter().zip(rows(event::DEVICE_ID)))
+        .filter(|(_, (details, _))| details.contains("collector_restart"))
+        .map(|(((name, phase), episode), (_, device_id))| (name, phase, episode, device_id))
+        .collect();
+    let of = |name: &str, i: usize| (name.to_owned(), "end".to_owned(), episodes[i].clone(), "GPU-1".to_owned());
+    assert_eq!(closed, [of("device_lost", 0), of("source_failed", 2)]);
+    assert_ne!(third.outlet.episode(), episodes[2]);
 }
 
 #[test]

@@ -74,8 +74,6 @@ pub(crate) struct Writer {
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) health: Arc<Health>,
     pub(crate) bell: Arc<Bell>,
-    /// The longest that anything waits for the disk.
-    pub(crate) fsync_period: Duration,
 }
 
 impl Writer {
@@ -84,8 +82,9 @@ impl Writer {
         let mut written: Option<Instant> = None;
         let mut failing = false;
         loop {
-            let mut end = self.bell.wait(self.fsync_period);
-            let rest = written.map(|at| self.fsync_period.saturating_sub(at.elapsed())).unwrap_or_default();
+            let fsync_period = self.outlet.fsync_period();
+            let mut end = self.bell.wait(fsync_period);
+            let rest = written.map(|at| fsync_period.saturating_sub(at.elapsed())).unwrap_or_default();
             end = end || self.bell.wait_for_end(rest);
             self.bell.clear();
             self.write(end, &mut failing);

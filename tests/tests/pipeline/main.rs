@@ -17,4 +17,5 @@ mod nvml_binding;
 mod object_store;
 mod own_events;
 mod recreated_topic;
+mod reload;
 mod replayed_frames;
