@@ -62,16 +62,18 @@ pub(crate) fn run(drill: &Drill, mut chance: Chance) -> Result<()> {
     }
     drill.pause(chance.pause(5000, 10_000));
     // All of them in an order of chance, and again, so that also a short drill has met as many as it can.
-    let mut left = Vec::new();
+    // Later they come less often: a service that is always hindered is seldom in the middle of something.
+    let (mut left, mut rounds) = (Vec::new(), 0);
     while !drill.tally.is_over() {
         if left.is_empty() {
             left = faults.clone();
+            rounds += 1;
         }
         let (name, fault) = *chance.pick(&left);
         left.retain(|(other, _)| other != name);
         fault(drill, &mut chance).with_context(|| format!("fault: {name}"))?;
         drill.made.count(name);
-        drill.pause(chance.pause(2000, 8000));
+        drill.pause(if rounds == 1 { chance.pause(2000, 6000) } else { chance.pause(10_000, 30_000) });
     }
     Ok(())
 }

@@ -157,8 +157,8 @@ fn only_told_drops(report: &Value) -> bool {
     let told = |gap: &Value| gap["reason"].as_str().is_some_and(|reason| reason == "dropped");
     let clean = |stream: &Value| {
         list(stream, "gaps").iter().all(told)
-            && stream["duplicate_rows"].as_u64().unwrap_or(0) == 0
-            && list(stream, "incomplete_frames").is_empty()
+            && ["doubled", "short"].iter().all(|key| list(stream, key).is_empty())
+            && list(stream, "contradictory").is_empty()
     };
     let whole = |table: &Value| {
         list(table, "files_missing").is_empty()
