@@ -20,6 +20,11 @@ const QUEUE_WAIT: Duration = Duration::from_secs(10);
 /// What is kept of a message that the topic does not take whole, bytes; tried in this order.
 const CUTS: [usize; 2] = [512 * 1024, 16 * 1024];
 
+/// The header that says how large a message was of which only the beginning was kept.
+pub(crate) const TRUNCATED: &str = "truncated_from_bytes";
+/// The headers that every letter has behind the message's own, in this order.
+const FIRST: [&str; 5] = ["reason", "error", "topic", "partition", "offset"];
+
 /// Why a message is a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -128,6 +133,18 @@ impl DeadLetters {
     }
 }
 
+/// A header as a message lends it.
+pub(crate) type HeaderOf<'v> = Header<'v, &'v [u8]>;
+
+/// The headers that a message had of its own, and those that say where it was and why it is a letter. All are its own
+/// where none of ours are behind them.
+pub(crate) fn parted<'h, 'v>(headers: &'h [HeaderOf<'v>]) -> (&'h [HeaderOf<'v>], &'h [HeaderOf<'v>]) {
+    let is_first =
+        |at: &usize| headers[*at..].iter().zip(FIRST).filter(|(header, key)| header.key == *key).count() == FIRST.len();
+    let begin = (0..headers.len()).rev().find(is_first).unwrap_or(headers.len());
+    headers.split_at(begin)
+}
+
 fn key(message: &OwnedMessage) -> String {
     format!("{}/{}/{}", message.topic(), message.partition(), message.offset())
 }
@@ -149,7 +166,7 @@ fn headers(letter: &Letter, cut_from: Option<usize>) -> OwnedHeaders {
         headers = headers.insert(Header { key: "key", value: Some(key) });
     }
     if let Some(bytes) = cut_from {
-        headers = add(headers, "truncated_from_bytes", &bytes.to_string());
+        headers = add(headers, TRUNCATED, &bytes.to_string());
     }
     headers
 }
@@ -180,5 +197,20 @@ mod tests {
         assert!(has("node", "n1") && has("key", "n1"), "{told:?}");
         assert!(has("reason", "truncated") && has("topic", "racklake.event"), "{told:?}");
         assert!(has("partition", "3") && has("offset", "17") && has("truncated_from_bytes", "9"), "{told:?}");
+    }
+
+    #[test]
+    fn headers_of_a_letter_that_was_set_aside_before_are_its_own() {
+        let own = ["reason", "error", "topic", "partition", "offset", "reason"];
+        let own = own.into_iter().fold(OwnedHeaders::new(), |all, key| all.insert(Header { key, value: Some("old") }));
+        let (topic, time) = ("t".to_owned(), Timestamp::NotAvailable);
+        let message = OwnedMessage::new(None, None, topic, time, 0, 1, Some(own));
+        let headers = headers(&Letter { message, refusal: Refusal::Empty }, None);
+        let all: Vec<_> = headers.iter().collect();
+        let (own, ours) = parted(&all);
+        assert_eq!((own.len(), ours.len()), (6, 5));
+        assert_eq!(ours[0].value, Some(&b"empty"[..]));
+        assert_eq!(parted(own).0.len(), 0, "so it can be taken back twice");
+        assert_eq!(parted(&all[..3]), (&all[..3], &all[..0]));
     }
 }

@@ -22,10 +22,9 @@ pub fn verify(site: &Site) -> Result<(i32, Value)> {
 /// As [`verify`].
 pub fn verify_at(site: &Site, lake: &str, options: &[(&str, String)]) -> Result<(i32, Value)> {
     let options: Vec<String> = options.iter().map(|(key, value)| format!("--option={key}={value}")).collect();
-    let mut arguments = vec!["verify", lake, "--json", "--bootstrap-servers", site.broker.bootstrap()];
-    arguments.extend(["--topic-prefix", &site.prefix]);
+    let mut arguments = vec!["verify", lake, "--json"];
     arguments.extend(options.iter().map(String::as_str));
-    let (code, text) = run(&arguments)?;
+    let (code, text) = run_on(site, &arguments)?;
     let report = serde_json::from_str(&text).with_context(|| format!("exit code {code}, printed {text:?}"))?;
     Ok((code, report))
 }
@@ -35,11 +34,18 @@ pub fn verify_at(site: &Site, lake: &str, options: &[(&str, String)]) -> Result<
 /// # Errors
 /// When it fails, or prints no JSON.
 pub fn dead_letters(site: &Site) -> Result<Vec<Value>> {
-    let servers = site.broker.bootstrap();
-    let arguments = ["dead-letters", "--json", "--bootstrap-servers", servers, "--topic-prefix", &site.prefix];
-    let (code, text) = run(&arguments)?;
+    let (code, text) = run_on(site, &["dead-letters", "--json"])?;
     ensure!(code == 0, "exit code {code}: {text}");
     text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+}
+
+/// The exit code of a command with the site's brokers and topics, and what it printed.
+///
+/// # Errors
+/// When it cannot be run.
+pub fn run_on(site: &Site, arguments: &[&str]) -> Result<(i32, String)> {
+    let kafka = ["--bootstrap-servers", site.broker.bootstrap(), "--topic-prefix", &site.prefix];
+    run(&[arguments, &kafka].concat())
 }
 
 fn run(arguments: &[&str]) -> Result<(i32, String)> {

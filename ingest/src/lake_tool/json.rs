@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::Answer;
 use super::letters::Letter;
 use super::proof::Proof;
+use super::replay::Replayed;
 
 /// The proof.
 pub(super) fn proof(proof: &Proof) -> String {
@@ -44,6 +45,14 @@ pub(super) fn letters(letters: &[Letter]) -> String {
         format!("{whole}\n")
     };
     letters.iter().map(line).collect()
+}
+
+/// What became of a replay.
+pub(super) fn replayed(replayed: &Replayed, dry_run: bool) -> String {
+    let not_sent = |(place, why): &(String, String)| json!({"place": place, "why": why});
+    let whole = json!({"chosen": replayed.chosen, "sent": replayed.sent, "dry_run": dry_run,
+        "not_sent": replayed.not_sent.iter().map(not_sent).collect::<Vec<_>>()});
+    format!("{whole}\n")
 }
 
 fn table(table: &TableReport) -> Value {

@@ -23,6 +23,8 @@ const POLL: Duration = Duration::from_millis(200);
 pub(super) struct Letter {
     /// Where the message was: topic, partition and offset.
     pub(super) place: String,
+    /// The same in parts, where it says so.
+    pub(super) origin: Option<Origin>,
     /// Name of the table whose topic it was in, if it is one.
     pub(super) table: Option<&'static str>,
     /// Short label of what is wrong with it.
@@ -35,6 +37,17 @@ pub(super) struct Letter {
     pub(super) seq: Option<i64>,
     /// Size of the message, bytes.
     pub(super) bytes: usize,
+}
+
+/// Where a message was before it was set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// Its topic.
+    pub(super) topic: String,
+    /// Kafka's number of its partition.
+    pub(super) partition: i32,
+    /// Its offset there.
+    pub(super) offset: i64,
 }
 
 impl Letter {
@@ -51,11 +64,45 @@ impl Letter {
     }
 }
 
-/// All letters, in the order of the topic. A topic that does not exist has none.
+/// Which letters are meant; all, where nothing is said.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Choice {
+    /// Short labels of what is wrong with them.
+    pub(super) reasons: Vec<String>,
+    /// Topics that they were in.
+    pub(super) topics: Vec<String>,
+    /// The partition that they were in.
+    pub(super) partition: Option<i32>,
+    /// First and last offset that they had there.
+    pub(super) offsets: Option<(i64, i64)>,
+}
+
+impl Choice {
+    /// Whether a letter is meant.
+    pub(super) fn includes(&self, letter: &Letter) -> bool {
+        let origin = letter.origin.as_ref();
+        let is = |wanted: &[String], found: Option<&str>| {
+            wanted.is_empty() || found.is_some_and(|found| wanted.iter().any(|wanted| wanted == found))
+        };
+        is(&self.reasons, Some(&letter.reason))
+            && is(&self.topics, origin.map(|origin| origin.topic.as_str()))
+            && self.partition.is_none_or(|wanted| origin.is_some_and(|origin| origin.partition == wanted))
+            && self
+                .offsets
+                .is_none_or(|(first, last)| origin.is_some_and(|origin| (first..=last).contains(&origin.offset)))
+    }
+}
+
+/// The chosen letters, in the order of the topic. A topic that does not exist has none. `visit` is called with each as it
+/// comes, with its message.
 ///
 /// # Errors
 /// When Kafka does not answer, or stops answering before the end.
-pub(super) fn read(config: &Config) -> Result<Vec<Letter>, Failure> {
+pub(super) fn read(
+    config: &Config,
+    choice: &Choice,
+    mut visit: impl FnMut(&Letter, &BorrowedMessage<'_>),
+) -> Result<Vec<Letter>, Failure> {
     let topic = config.dead_letter_topic();
     let cluster = Cluster::new(&config.kafka)?;
     let survey = cluster.survey()?;
@@ -81,7 +128,13 @@ pub(super) fn read(config: &Config) -> Result<Vec<Letter>, Failure> {
         match consumer.poll(POLL) {
             Some(Ok(message)) => {
                 heard = Instant::now();
-                letters.push((message.partition(), message.offset(), letter(&config.kafka.topic_prefix, &message)));
+                // What has come in since is of another reading: a letter that was sent again may be one again by now.
+                let is_new = ends.get(&message.partition()).is_none_or(|end| message.offset() >= *end);
+                let letter = letter(&config.kafka.topic_prefix, &message);
+                if !is_new && choice.includes(&letter) {
+                    visit(&letter, &message);
+                    letters.push((message.partition(), message.offset(), letter));
+                }
             }
             Some(Err(error)) => tracing::debug!(%error, "reading dead letters"),
             None => {}
@@ -118,11 +171,17 @@ fn letter(prefix: &str, message: &BorrowedMessage<'_>) -> Letter {
         let found = headers.iter().filter(|header| header.key == key).last()?;
         std::str::from_utf8(found.value?).ok().map(str::to_owned)
     };
+    let origin = || {
+        let number = |key| text(key)?.parse::<i64>().ok();
+        let partition = i32::try_from(number("partition")?).ok()?;
+        Some(Origin { topic: text("topic")?, partition, offset: number("offset")? })
+    };
     let topic = text("topic").unwrap_or_default();
     let table = topic.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')).and_then(catalog::table);
     let key = message.key().map(|key| String::from_utf8_lossy(key).into_owned());
     Letter {
         place: key.unwrap_or_else(|| format!("{}/{}", topic, text("offset").unwrap_or_default())),
+        origin: origin(),
         table: table.map(|table| table.name),
         reason: text("reason").unwrap_or_default(),
         error: text("error").unwrap_or_default(),

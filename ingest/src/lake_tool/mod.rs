@@ -1,12 +1,13 @@
-//! The commands of `racklake-lake`: `verify` proves a lake, `dead-letters` lists what was set aside.
+//! The commands of `racklake-lake`: `verify` proves a lake, `dead-letters` lists what was set aside and sends it again.
 //!
-//! Both only read. The proof itself is in `racklake_storage::verify`; here it gets what Kafka and the received sets know
+//! Neither writes to the lake. The proof itself is in `racklake_storage::verify`; here it gets what Kafka and the received sets know
 //! besides, and is printed.
 
 mod json;
 mod letters;
 mod print;
 mod proof;
+mod replay;
 mod waiting;
 
 use std::io::Write as _;
@@ -16,6 +17,8 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Property};
+use letters::Choice;
+use replay::{Replay, Replayed};
 
 /// Proves a lake complete, and lists what was set aside on the way into it.
 #[derive(Debug, Parser)]
@@ -29,7 +32,9 @@ pub struct Arguments {
 enum Command {
     /// Counts the rows of every frame in the lake. Exit code: 0 complete, 1 something missing or doubled, 2 could not tell.
     Verify(VerifyArguments),
-    /// Lists the dead letters in Kafka: messages that are no frames of their table, kept whole with the reason.
+    /// Lists the dead letters in Kafka: messages that are no frames of their table, kept whole with the reason. With
+    /// --replay sends them again to where they were, for an ingest that can read them by now. Exit code: 0 all chosen ones
+    /// were listed or sent, 1 some were not sent, 2 could not tell.
     DeadLetters(LettersArguments),
 }
 
@@ -64,9 +69,28 @@ struct LettersArguments {
     /// Brokers to start from.
     #[arg(long, value_name = "HOST:PORT,...")]
     bootstrap_servers: String,
-    /// Prints one JSON object per letter.
+    /// Prints one JSON object per letter; of a replay, one in all.
     #[arg(long)]
     json: bool,
+    /// Only letters of this reason, such as unknown_format; may be given more than once.
+    #[arg(long = "reason", value_name = "REASON")]
+    reasons: Vec<String>,
+    /// Only letters that were in this topic; may be given more than once.
+    #[arg(long = "topic", value_name = "TOPIC")]
+    topics: Vec<String>,
+    /// Only letters that were in this partition of their topic.
+    #[arg(long, value_name = "N")]
+    partition: Option<i32>,
+    /// Only letters that were at these offsets of their partition.
+    #[arg(long, value_name = "FIRST..LAST", value_parser = offsets)]
+    offsets: Option<(i64, i64)>,
+    /// Sends the messages again to where they were, with the header replay, and waits until Kafka has them. One that is
+    /// sent twice is stored once.
+    #[arg(long)]
+    replay: bool,
+    /// With --replay: lists what would be sent, and sends nothing.
+    #[arg(long, requires = "replay")]
+    dry_run: bool,
     #[command(flatten)]
     kafka: KafkaArguments,
 }
@@ -110,6 +134,7 @@ impl Answer {
 pub async fn run(arguments: Arguments) -> anyhow::Result<Answer> {
     tokio::task::spawn_blocking(move || match arguments.command {
         Command::Verify(arguments) => proof::verify(arguments),
+        Command::DeadLetters(arguments) if arguments.replay => replay_letters(&arguments),
         Command::DeadLetters(arguments) => list_letters(&arguments),
     })
     .await?
@@ -117,10 +142,40 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Answer> {
 
 fn list_letters(arguments: &LettersArguments) -> anyhow::Result<Answer> {
     let config = arguments.kafka.config(&arguments.bootstrap_servers)?;
-    let letters = letters::read(&config)?;
+    let letters = letters::read(&config, &arguments.choice(), |_, _| ())?;
     let text = if arguments.json { json::letters(&letters) } else { print::letters(&letters) };
     show(&text)?;
     Ok(Answer::Complete)
+}
+
+fn replay_letters(arguments: &LettersArguments) -> anyhow::Result<Answer> {
+    let config = arguments.kafka.config(&arguments.bootstrap_servers)?;
+    let choice = arguments.choice();
+    let (letters, replayed) = if arguments.dry_run {
+        let mut replayed = Replayed::default();
+        let letters =
+            letters::read(&config, &choice, |letter, message| replay::try_out(&mut replayed, letter, message))?;
+        (letters, replayed)
+    } else {
+        let mut replay = Replay::new(&config)?;
+        let read = letters::read(&config, &choice, |letter, message| replay.send(letter, message));
+        // What was handed over before an error is waited for and told all the same.
+        let replayed = replay.finish();
+        match read {
+            Ok(_) => (Vec::new(), replayed),
+            Err(error) => {
+                show(&print::replayed(&replayed, false))?;
+                return Err(error.into());
+            }
+        }
+    };
+    let text = match arguments.json {
+        true => json::replayed(&replayed, arguments.dry_run),
+        false if arguments.dry_run => print::letters(&letters) + &print::replayed(&replayed, true),
+        false => print::replayed(&replayed, false),
+    };
+    show(&text)?;
+    Ok(if replayed.not_sent.is_empty() { Answer::Complete } else { Answer::Incomplete })
 }
 
 /// Prints; that nobody reads to the end is no error.
@@ -128,6 +183,13 @@ fn show(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("printing"),
+    }
+}
+
+impl LettersArguments {
+    fn choice(&self) -> Choice {
+        let (reasons, topics) = (self.reasons.clone(), self.topics.clone());
+        Choice { reasons, topics, partition: self.partition, offsets: self.offsets }
     }
 }
 
@@ -140,6 +202,12 @@ impl KafkaArguments {
         config.validate().map_err(anyhow::Error::msg)?;
         Ok(config)
     }
+}
+
+fn offsets(text: &str) -> Result<(i64, i64), String> {
+    let number = |text: &str| text.parse::<i64>().map_err(|_| "write FIRST..LAST, or one offset".to_owned());
+    let (first, last) = text.split_once("..").unwrap_or((text, text));
+    Ok((number(first)?, number(last)?))
 }
 
 fn property(text: &str) -> Result<(String, Property), String> {

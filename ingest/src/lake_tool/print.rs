@@ -8,6 +8,7 @@ use racklake_storage::verify::{StreamReport, TableReport};
 use super::Answer;
 use super::letters::Letter;
 use super::proof::Proof;
+use super::replay::Replayed;
 
 /// Streams in all tables up to which every one is listed.
 const STREAMS_LISTED: usize = 64;
@@ -26,6 +27,22 @@ pub(super) fn proof(lake: &str, proof: &Proof, all: bool) -> String {
 pub(super) fn letters(letters: &[Letter]) -> String {
     let mut text = String::new();
     let _never = write_letters(&mut text, letters);
+    text
+}
+
+/// What became of a replay, or would.
+pub(super) fn replayed(replayed: &Replayed, dry_run: bool) -> String {
+    let mut text = String::new();
+    let _never = lines(&mut text, &replayed.not_sent, |text, (place, why)| writeln!(text, "{place}: not sent: {why}"));
+    let (chosen, not_sent) = (replayed.chosen, replayed.not_sent.len());
+    let _never = match dry_run {
+        true => {
+            writeln!(text, "{chosen} letters chosen, {} would be sent, {not_sent} cannot be", chosen - not_sent as u64)
+        }
+        false => {
+            writeln!(text, "{chosen} letters chosen, {} sent and acknowledged, {not_sent} not sent", replayed.sent)
+        }
+    };
     text
 }
 

@@ -75,7 +75,7 @@ async fn dead_letters_are_read_to_the_end_and_name_their_frames() {
         let message = OwnedMessage::new(Some(b"junk".to_vec()), None, topic, time, 0, offset, Some(own));
         post.send(&crate::dead_letter::Letter { message, refusal: Refusal::Empty }).await.unwrap();
     }
-    let read = move || letters::read(&config).unwrap();
+    let read = move || letters::read(&config, &letters::Choice::default(), |_, _| ()).unwrap();
     let found =
         tokio::time::timeout(Duration::from_secs(30), tokio::task::spawn_blocking(read)).await.unwrap().unwrap();
     let places: Vec<_> = found.iter().map(|letter| letter.place.as_str()).collect();

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
 
 mod bad_frames;
+mod dead_letter_replay;
 mod demo_on_kafka;
 mod end_to_end;
 mod example_configs;
