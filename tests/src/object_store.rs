@@ -29,6 +29,9 @@ const BUCKET: &str = "racklake";
 const KEY_ID: &str = "test-key";
 const KEY: &str = "test-secret";
 
+/// How long a silent connection stays open; clients give up before.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// How a request fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -36,8 +39,10 @@ pub enum Fault {
     Busy,
     /// It was done, and 503 is answered all the same: the client's library tries it again, against itself.
     DoneButBusy,
-    /// It was done, and the connection is closed without an answer.
+    /// It was done, and the connection is closed without an answer: most clients try that again themselves too.
     Unanswered,
+    /// It was done, and the connection stays open without an answer: the client gives up and cannot know.
+    Silent,
 }
 
 /// What a request was about.
@@ -60,6 +65,8 @@ pub struct Shares {
     pub done_but_busy: u64,
     /// See [`Fault::Unanswered`].
     pub unanswered: u64,
+    /// See [`Fault::Silent`].
+    pub silent: u64,
 }
 
 /// A running store. It ends when it is dropped; the bucket stays.
@@ -122,11 +129,12 @@ impl ObjectStore {
         self.folder.join(BUCKET).join("lake")
     }
 
-    /// The options of a lake in it: racklake's `[lake.options]`.
+    /// The options of a lake in it, as `[lake.options]` has them; a client waits two seconds for an answer.
     pub fn options(&self) -> Vec<(&'static str, String)> {
         vec![
             ("aws_endpoint", format!("http://{}", self.address)),
             ("aws_allow_http", "true".to_owned()),
+            ("timeout", "2s".to_owned()),
             ("aws_region", "us-east-1".to_owned()),
             ("aws_access_key_id", KEY_ID.to_owned()),
             ("aws_secret_access_key", KEY.to_owned()),
@@ -193,7 +201,12 @@ impl Door {
         match fault {
             Some(fault) if answer.status().is_success() => {
                 self.count(fault, target);
-                if fault == Fault::DoneButBusy { busy() } else { Err(anyhow::anyhow!("the answer is withheld")) }
+                match fault {
+                    Fault::Busy | Fault::DoneButBusy => return busy(),
+                    Fault::Unanswered => {}
+                    Fault::Silent => tokio::time::sleep(SILENCE).await,
+                }
+                Err(anyhow::anyhow!("the answer is withheld"))
             }
             _ => Ok(answer),
         }
@@ -210,14 +223,18 @@ impl Door {
 
     fn draw(&self, target: Target) -> Option<Fault> {
         let shares = *lock(&self.shares);
-        let roll = mix(self.requests.fetch_add(1, Ordering::Relaxed)) % 100;
-        if roll < shares.busy {
-            return Some(Fault::Busy);
-        }
-        if target == Target::Reading || roll >= shares.busy + shares.done_but_busy + shares.unanswered {
-            return None;
-        }
-        Some(if roll < shares.busy + shares.done_but_busy { Fault::DoneButBusy } else { Fault::Unanswered })
+        let after = match target {
+            Target::Reading => [0; 3],
+            Target::Commit | Target::Object => [shares.done_but_busy, shares.unanswered, shares.silent],
+        };
+        let mut roll = mix(self.requests.fetch_add(1, Ordering::Relaxed)) % 100;
+        let faults = [Fault::Busy, Fault::DoneButBusy, Fault::Unanswered, Fault::Silent];
+        let shares = [shares.busy].into_iter().chain(after);
+        faults.into_iter().zip(shares).find_map(|(fault, share)| {
+            let hit = roll < share;
+            roll = roll.wrapping_sub(share);
+            hit.then_some(fault)
+        })
     }
 
     fn count(&self, fault: Fault, target: Target) {
