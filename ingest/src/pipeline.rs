@@ -268,6 +268,7 @@ impl Pipeline {
             table.topic_id = None;
             table.awaited = false;
         }
+        self.metrics.lag.clear();
         self.health.clear_all("partition ");
         self.health.clear_all("dead letter ");
     }

@@ -227,7 +227,11 @@ impl LakeTable {
                     tries.may_go_on(&self.place)?;
                     match self.delta.append(&adds, spans) {
                         Ok(Attempt::Committed) => return Ok(self.committed(spans)),
-                        Ok(Attempt::Conflicted) => tries.conflicts += 1,
+                        Ok(Attempt::Conflicted) => {
+                            tries.conflicts += 1;
+                            let conflicts = tries.conflicts;
+                            tracing::debug!(table = self.table.name, conflicts, "another writer was quicker; again");
+                        }
                         Err(error) => tries.failures.push(error),
                     }
                     self.lake.wait(tokio::time::sleep(tries.pause()));

@@ -88,11 +88,19 @@ impl Site {
     /// # Errors
     /// When it does not start.
     pub fn start_ingest_into(&self, name: &str, group: &str, lake: &str, more: &str) -> Result<Ingest> {
+        self.start_ingest_with(name, group, lake, ["", more])
+    }
+
+    /// The same with more lines of config in the section `kafka`, and after all others.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_ingest_with(&self, name: &str, group: &str, lake: &str, [kafka, more]: [&str; 2]) -> Result<Ingest> {
         let http = format!("127.0.0.1:{}", free_port()?);
         let config = self.folder.join(format!("{name}.toml"));
         let text = format!(
             "[kafka]\nbootstrap_servers = {bootstrap:?}\ntopic_prefix = {prefix:?}\npartitions = {PARTITIONS}\n\
-             group = {group:?}\n[lake]\nlocation = {lake:?}\n[flush]\nage_max = \"200ms\"\n[http]\nlisten = {http:?}\n{more}",
+             group = {group:?}\n{kafka}[lake]\nlocation = {lake:?}\n[flush]\nage_max = \"200ms\"\n[http]\nlisten = {http:?}\n{more}",
             bootstrap = self.ingest_servers,
             prefix = self.prefix,
         );

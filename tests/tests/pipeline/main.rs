@@ -17,6 +17,7 @@ mod lossy_network;
 mod nvml_binding;
 mod object_store;
 mod own_events;
+mod rebalance;
 mod recreated_topic;
 mod reload;
 mod replayed_frames;
