@@ -26,6 +26,9 @@ pub(crate) struct Episode {
     pci_bus_id: Option<String>,
 }
 
+/// Stands where a draft wants a name that is known to this version.
+const NAMED_BELOW: &str = "";
+
 /// All open episodes, by id.
 #[derive(Debug, Default)]
 pub(crate) struct Episodes(BTreeMap<String, Episode>);
@@ -92,7 +95,7 @@ impl Episode {
             episode_id: Some(self.episode_id.clone()),
             pci_bus_id: self.pci_bus_id.clone(),
             details_json: Some(json!({"reason": "collector_restart"}).to_string()),
-            ..EventDraft::new("", "collector", "info", message)
+            ..EventDraft::new(NAMED_BELOW, "collector", "info", message)
         };
         let mut row = numbers.row(place, draft, device.as_ref(), now);
         // The names are those of the first row, which another version may have written.

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::config::FramesConfig;
 use crate::coverage::{Outcome, Tally};
 use crate::place::Place;
+use crate::route::Route;
 use crate::spool::Counted;
 
 /// A closed frame.
@@ -26,6 +27,7 @@ pub(crate) struct Frame {
     pub(crate) table: &'static Table,
     pub(crate) stream_id: String,
     pub(crate) node: String,
+    pub(crate) route: Arc<Route>,
     pub(crate) partition: i32,
     pub(crate) seq: i64,
     pub(crate) rows: usize,
@@ -174,7 +176,8 @@ impl Frames {
                 table,
                 stream_id: place.stream_id.clone(),
                 node: place.node.clone(),
-                partition: place.partition,
+                route: Arc::clone(&place.route),
+                partition: place.route.partition(&place.node),
                 seq,
                 rows: counted.len(),
                 bytes: payload.len(),

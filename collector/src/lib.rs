@@ -25,6 +25,7 @@ mod place;
 mod publisher;
 mod queue;
 mod reload;
+mod route;
 mod sampler;
 mod service;
 mod spool;

@@ -28,6 +28,7 @@ use crate::health::Health;
 use crate::metrics::{Metrics, one, two};
 use crate::place::{DeviceLabels, Place, locked};
 use crate::queue::{Limits, Queue, Queued, drop_reason};
+use crate::route::Route;
 use crate::source::EventDraft;
 use crate::spool::{Account, Counted, Journal, Record};
 use spooling::Spooling;
@@ -48,6 +49,8 @@ pub(crate) struct Outlet {
 
 #[derive(Debug)]
 struct Inner {
+    /// The topics that frames are closed for.
+    route: Arc<Route>,
     frames: Frames,
     queue: Queue,
     drops: Drops,
@@ -80,6 +83,7 @@ impl Outlet {
         health: Arc<Health>,
     ) -> Outlet {
         let inner = Inner {
+            route: Arc::clone(&place.route),
             queue: Queue::new(queue),
             frames: Frames::new(frames),
             drops: Drops::default(),
@@ -254,6 +258,11 @@ impl Outlet {
         self.add_event(&mut inner, detailed("frame_refused", "error", message, &details), None);
     }
 
+    /// The topics that frames go to now.
+    pub(crate) fn route(&self) -> Arc<Route> {
+        Arc::clone(&locked(&self.inner).route)
+    }
+
     /// Tables that have frames waiting.
     pub(crate) fn waiting_tables(&self) -> Vec<&'static Table> {
         locked(&self.inner).queue.tables()
@@ -321,7 +330,8 @@ impl Outlet {
     fn absorb(&self, inner: &mut Inner, closed: Vec<Closed>) {
         for closed in closed {
             match closed {
-                Closed::Frame(frame) => {
+                Closed::Frame(mut frame) => {
+                    self.direct(inner, &mut frame);
                     for (dropped, reason) in inner.queue.push(frame, Instant::now()) {
                         self.count_drop(inner, &dropped, reason);
                     }

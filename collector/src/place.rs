@@ -2,14 +2,14 @@
 //!
 //! It does not know devices; it writes the labels of one where it is given them.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use racklake_schemas::Row;
-use racklake_schemas::identity;
 use racklake_schemas::tables::gpu_sample as common;
 use racklake_schemas::tables::{COVERAGE, DEVICE};
 
 use crate::config::Config;
+use crate::route::Route;
 
 /// Labels of this collector and its stream.
 #[derive(Debug, Clone)]
@@ -19,8 +19,8 @@ pub(crate) struct Place {
     pub(crate) rack: Option<String>,
     /// The stream of the spool.
     pub(crate) stream_id: String,
-    /// Partition of every topic that this node's frames go to.
-    pub(crate) partition: i32,
+    /// The topics that the config names; frames may go to others until the spool is empty.
+    pub(crate) route: Arc<Route>,
 }
 
 /// What a row says about its device.
@@ -39,7 +39,7 @@ impl Place {
             node: config.node.clone(),
             rack: config.rack.clone(),
             stream_id: stream_id.to_owned(),
-            partition: identity::partition_of(&config.node, config.kafka.partitions),
+            route: Arc::new(Route::new(&config.kafka)),
         }
     }
 

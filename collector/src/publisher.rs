@@ -24,6 +24,7 @@ use crate::kafka_client::{IN_FLIGHT_MAX, Producer, Report};
 use crate::metrics::{Metrics, one};
 use crate::outlet::Outlet;
 use crate::queue::Queued;
+use crate::route::Route;
 use crate::spool::StoreError;
 
 /// Bytes in the producer at a time.
@@ -40,6 +41,8 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fr
 /// The last step of a frame in the collector.
 pub(crate) struct Publisher {
     config: KafkaConfig,
+    /// The topics that `tables` is about.
+    route: Arc<Route>,
     outlet: Arc<Outlet>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
@@ -82,6 +85,7 @@ impl Publisher {
         let producer = Producer::new(config, Arc::clone(&health))?;
         Ok(Publisher {
             config: config.clone(),
+            route: outlet.route(),
             outlet,
             health,
             metrics,
@@ -129,6 +133,7 @@ impl Publisher {
     /// Hands frames to the producer while there is room; asks for topics where one is not known yet.
     fn hand_over(&mut self) {
         let now = Instant::now();
+        self.follow_route();
         let waiting = self.outlet.waiting_tables();
         let unknown = waiting.iter().any(|table| self.tables.get(table.name).is_none_or(|state| !state.known));
         if unknown && self.asking.is_none() && self.ask_again <= now {
@@ -145,7 +150,7 @@ impl Publisher {
                     continue;
                 }
             };
-            let topic = self.config.topic(queued.frame.table.name);
+            let topic = queued.frame.route.topic(queued.frame.table.name);
             let replay = queued.is_replay(now);
             match self.producer.send(&topic, &queued.frame, &payload, replay, queued.order) {
                 Ok(()) => {
@@ -155,6 +160,17 @@ impl Publisher {
                 }
                 Err(code) => self.not_delivered(queued, code),
             }
+        }
+    }
+
+    /// What is known of topics is forgotten when frames go to others; nothing waits or is in flight then.
+    fn follow_route(&mut self) {
+        let route = self.outlet.route();
+        if route != self.route {
+            self.tables.keys().for_each(|table| self.health.topic_works(&self.route.topic(table)));
+            self.tables.clear();
+            self.route = route;
+            self.ask_again = Instant::now();
         }
     }
 
@@ -177,7 +193,7 @@ impl Publisher {
         match report.result {
             Ok(()) => {
                 let table = queued.frame.table.name;
-                let topic = self.config.topic(table);
+                let topic = queued.frame.route.topic(table);
                 tracing::debug!(topic, seq = queued.frame.seq, "published");
                 if let Some(state) = self.tables.get_mut(table) {
                     state.back_off = Duration::ZERO;
@@ -211,7 +227,7 @@ impl Publisher {
             self.ask_again = self.ask_again.max(now + BACK_OFF.0);
         }
         if !matches!(code, Code::QueueFull) {
-            self.health.topic_waits(&self.config.topic(table), &reason);
+            self.health.topic_waits(&queued.frame.route.topic(table), &reason);
         }
         self.outlet.put_back(queued);
         self.replace_dead_producer();
@@ -229,11 +245,12 @@ impl Publisher {
             }
         };
         self.health.kafka_is_up();
+        let partition = self.route.partition(&self.outlet.place.node);
         for table in self.outlet.waiting_tables() {
-            let topic = self.config.topic(table.name);
+            let topic = self.route.topic(table.name);
             let partitions = topics.get(&topic).copied().unwrap_or(0);
             let state = self.tables.entry(table.name).or_default();
-            if partitions > self.outlet.place.partition as usize {
+            if partitions > partition as usize {
                 state.known = true;
                 self.health.topic_works(&topic);
             } else if partitions == 0 {
@@ -241,8 +258,8 @@ impl Publisher {
             } else {
                 self.health.topic_waits(&topic, "has fewer partitions than kafka.partitions; set the same number");
             }
-            if partitions > 0 && partitions != self.config.partitions as usize {
-                let configured = self.config.partitions;
+            if partitions > 0 && partitions != self.route.partitions as usize {
+                let configured = self.route.partitions;
                 tracing::warn!(
                     topic,
                     partitions,

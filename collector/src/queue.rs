@@ -284,6 +284,11 @@ impl Queue {
         self.waiting.values().map(VecDeque::len).sum()
     }
 
+    /// Whether no frame waits or is in flight.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.in_flight_bytes == 0 && self.len() == 0
+    }
+
     /// Bytes that wait, and bytes in flight.
     pub(crate) fn bytes(&self) -> (usize, usize) {
         (self.waiting_bytes, self.in_flight_bytes)

@@ -23,6 +23,7 @@ use crate::outlet::Outlet;
 use crate::place::Place;
 use crate::publisher::Publisher;
 use crate::reload::{Reload, Reloading};
+use crate::route::Route;
 use crate::sampler::Sampling;
 use crate::source::{EventDraft, EventSink, Source};
 use crate::spool::{Bell, Spool, Writer};
@@ -130,7 +131,7 @@ impl SpoolThread {
 
 /// Opens the spool and the door in front of it, and starts to write.
 fn open_spool(config: &Config, metrics: &Arc<Metrics>, health: &Arc<Health>) -> Result<(Arc<Outlet>, SpoolThread)> {
-    let spool = Spool::open(&config.state_dir, &config.node)?;
+    let spool = Spool::open(&config.state_dir, &config.node, &Arc::new(Route::new(&config.kafka)))?;
     let (folder, store) = (spool.folder.clone(), Arc::clone(&spool.store));
     let (place, bell) = (Place::new(config, &spool.account.stream_id), Arc::new(Bell::default()));
     let limits = (&config.frames, &config.spool);

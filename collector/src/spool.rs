@@ -21,6 +21,7 @@ use racklake_schemas::{catalog, identity};
 
 use crate::coverage::Tally;
 use crate::frames::Frame;
+use crate::route::Route;
 
 pub(crate) use journal::{Counted, Journal, Record};
 pub(crate) use store::{Account, Batch, Entry, Store, StoreError, keep_refused};
@@ -40,6 +41,8 @@ pub(crate) struct Spool {
     pub(crate) account: Account,
     /// Frames that wait, by their key.
     pub(crate) frames: Vec<(u64, Frame)>,
+    /// The topics that these frames, and those that come until they are gone, go to.
+    pub(crate) route: Arc<Route>,
     /// What happened after the last transaction.
     pub(crate) records: Vec<Record>,
     /// Why a damaged spool was set aside, and where it is.
@@ -47,16 +50,16 @@ pub(crate) struct Spool {
 }
 
 impl Spool {
-    /// Opens the spool of a node, or makes it. The state folder must be locked.
+    /// Opens the spool of a node, or makes it; `wanted` are the topics of the config. The state folder must be locked.
     ///
     /// # Errors
     /// When the disk cannot be written or read; a spool that is damaged is set aside instead.
-    pub(crate) fn open(state_dir: &Path, node: &str) -> Result<Spool> {
+    pub(crate) fn open(state_dir: &Path, node: &str, wanted: &Arc<Route>) -> Result<Spool> {
         let machine_id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
-        Spool::open_on(state_dir, node, machine_id.trim())
+        Spool::open_on(state_dir, node, machine_id.trim(), wanted)
     }
 
-    fn open_on(state_dir: &Path, node: &str, machine_id: &str) -> Result<Spool> {
+    fn open_on(state_dir: &Path, node: &str, machine_id: &str, wanted: &Arc<Route>) -> Result<Spool> {
         let folder = state_dir.join(FOLDER);
         let place = || format!("{} cannot be used", folder.display());
         std::fs::create_dir_all(&folder).with_context(place)?;
@@ -75,6 +78,20 @@ impl Spool {
         let journal = Journal::begin(&folder, number, &[]).with_context(place)?;
         let (mut records, mut account) = (Vec::new(), Account::new(machine_id, node, &new_stream()?));
         account.journal = number;
+        let stored_route = held.account.as_ref().and_then(|stored| stored.route.clone());
+        let route = match stored_route.map(Arc::new).filter(|route| route != wanted && !held.entries.is_empty()) {
+            Some(route) => {
+                let (frames, prefix) = (held.entries.len(), &route.prefix);
+                tracing::warn!(
+                    frames,
+                    prefix,
+                    ?wanted,
+                    "the config names other topics; frames go to those of before until none waits"
+                );
+                route
+            }
+            None => Arc::clone(wanted),
+        };
         let mut is_new = true;
         if let Some(stored) = held.account {
             let same_host = stored.machine_id == machine_id;
@@ -90,8 +107,9 @@ impl Spool {
             let batch = Batch { frames: Vec::new(), removed: Vec::new(), account };
             store.commit(&batch).map_err(|error| anyhow!(error)).with_context(place)?;
         }
-        let frames = held.entries.into_iter().filter_map(|(order, entry)| Some((order, frame(entry)?))).collect();
-        Ok(Spool { folder, store: Arc::new(store), journal, account, frames, records, quarantined })
+        let framed = |(order, entry)| Some((order, frame(entry, &route)?));
+        let frames = held.entries.into_iter().filter_map(framed).collect();
+        Ok(Spool { folder, store: Arc::new(store), journal, account, frames, route, records, quarantined })
     }
 }
 
@@ -103,7 +121,7 @@ fn continued(stored: Account, fresh: Account) -> Account {
     }
     let (old_node, node) = (&stored.node, &fresh.node);
     tracing::warn!(old_node, node, "the spool is another host's or node's; its frames are sent, a new stream begins");
-    let kept = Account { order_next: stored.order_next, drops: stored.drops, ..fresh };
+    let kept = Account { order_next: stored.order_next, drops: stored.drops, route: stored.route, ..fresh };
     // Another host may still run: it reads its own journal and tells its own coverage.
     if same_host {
         let (journal, episodes_open) = (stored.journal, stored.episodes_open);
@@ -143,7 +161,7 @@ fn set_aside(folder: &Path, reason: &str) -> Result<String> {
     Ok(format!("the spool was damaged ({reason}) and is now {}; a new stream begins", aside.display()))
 }
 
-fn frame(entry: Entry) -> Option<Frame> {
+fn frame(entry: Entry, route: &Arc<Route>) -> Option<Frame> {
     let Some(table) = catalog::table(&entry.table) else {
         tracing::error!(table = entry.table, seq = entry.seq, "a frame of an unknown table stays in the spool");
         return None;
@@ -152,6 +170,7 @@ fn frame(entry: Entry) -> Option<Frame> {
         table,
         stream_id: entry.stream_id,
         node: entry.node,
+        route: Arc::clone(route),
         partition: entry.partition,
         seq: entry.seq,
         rows: entry.rows,

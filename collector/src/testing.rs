@@ -17,6 +17,7 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::outlet::Outlet;
 use crate::place::{DeviceLabels, Place};
+use crate::route::Route;
 use crate::source::{BoxFuture, Found, Identity, Reading, Source, SourceError};
 
 pub(crate) fn place() -> Place {
@@ -25,15 +26,15 @@ pub(crate) fn place() -> Place {
 
 /// The place of another stream.
 pub(crate) fn place_of(stream_id: &str) -> Place {
-    let partition = racklake_schemas::identity::partition_of("n1", 4);
-    Place { site: "test".to_owned(), node: "n1".to_owned(), rack: None, stream_id: stream_id.to_owned(), partition }
+    let route = Arc::new(Route { prefix: "t".to_owned(), partitions: 4 });
+    Place { site: "test".to_owned(), node: "n1".to_owned(), rack: None, stream_id: stream_id.to_owned(), route }
 }
 
 /// A closed frame of 100 bytes that nobody can decode.
 pub(crate) fn frame(table: &'static Table, seq: i64) -> Frame {
-    let Place { stream_id, node, partition, .. } = place();
-    let (payload, tally) = (Some(vec![0; 100].into()), Tally::default());
-    Frame { table, stream_id, node, partition, seq, rows: 3, bytes: 100, payload, closed_at: 0, tally }
+    let Place { stream_id, node, route, .. } = place();
+    let (payload, tally, partition) = (Some(vec![0; 100].into()), Tally::default(), route.partition(&node));
+    Frame { table, stream_id, node, route, partition, seq, rows: 3, bytes: 100, payload, closed_at: 0, tally }
 }
 
 pub(crate) fn outlet(limits: FramesConfig) -> Arc<Outlet> {

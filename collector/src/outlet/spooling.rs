@@ -15,10 +15,12 @@ use crate::coverage::{Coverage, Outcome, minute_of};
 use crate::drops::Drops;
 use crate::episodes::Episodes;
 use crate::event::{detailed, own};
+use crate::frames::Frame;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::place::{Place, locked};
 use crate::queue::{Cut, Limits, Queued, drop_reason};
+use crate::route::Route;
 use crate::spool::{Account, Batch, Bell, Counted, Entry, Record, Spool, Store, StoreError, keep_refused};
 
 /// The spool as the door sees it.
@@ -76,7 +78,8 @@ impl Outlet {
     fn recover(&self, spool: Spool) {
         let mut inner = locked(&self.inner);
         let inner = &mut *inner;
-        let Spool { journal, account, frames, records, quarantined, .. } = spool;
+        let Spool { journal, account, frames, records, quarantined, route, .. } = spool;
+        inner.route = route;
         let now = Instant::now();
         inner.queue.restore(frames, account.order_next, Clock::now_us(), now);
         inner.frames.go_on_after(&account.seq_last);
@@ -112,6 +115,21 @@ impl Outlet {
         // The rows lie in old journals, which the next transaction removes: they must be in its frames.
         let closed = inner.frames.close_all(&self.place);
         self.absorb(inner, closed);
+    }
+
+    /// Gives a frame its topics. Those that the config names are adopted once nothing waits for others.
+    pub(super) fn direct(&self, inner: &mut Inner, frame: &mut Frame) {
+        if inner.route != self.place.route && inner.queue.is_empty() {
+            let (before, now) = (&inner.route, &self.place.route);
+            tracing::info!(
+                ?before,
+                ?now,
+                "nothing waits for the topics of before; frames go to those of the config now"
+            );
+            inner.route = Arc::clone(&self.place.route);
+        }
+        frame.route = Arc::clone(&inner.route);
+        frame.partition = inner.route.partition(&frame.node);
     }
 
     /// Closes the episodes that were open when the collector ended.
@@ -212,12 +230,12 @@ impl Outlet {
             drops: inner.drops.untold().to_vec(),
             coverage: inner.coverage.to_list(),
             episodes_open: inner.episodes.to_list(),
+            route: Some(Route::clone(&inner.route)),
             ..inner.account.clone()
         };
         let Cut { fresh, removed } = inner.queue.cut();
-        let stored = |(order, frame): (u64, &crate::frames::Frame)| {
-            Some((order, Entry::of(frame), Arc::clone(frame.payload.as_ref()?)))
-        };
+        let stored =
+            |(order, frame): (u64, &Frame)| Some((order, Entry::of(frame), Arc::clone(frame.payload.as_ref()?)));
         let frames = fresh.into_iter().filter_map(stored).collect();
         Ok(Some(Batch { frames, removed, account: inner.account.clone() }))
     }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::coverage::{Outcome, Told};
 use crate::drops::DropRange;
 use crate::episodes::Episode;
+use crate::route::Route;
 
 /// Order → checksum and payload.
 const FRAMES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("frames");
@@ -71,6 +72,9 @@ pub(crate) struct Account {
     /// Accounts of earlier versions have none.
     #[serde(default)]
     pub(crate) episodes_open: Vec<Episode>,
+    /// The topics that frames go to; earlier versions knew those of the config alone.
+    #[serde(default)]
+    pub(crate) route: Option<Route>,
 }
 
 impl Account {

@@ -12,9 +12,9 @@ use crate::event::own;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::outlet::Outlet;
-use crate::place::DeviceLabels;
+use crate::place::{DeviceLabels, Place};
 use crate::source::EventDraft;
-use crate::testing::{Account as Sent, gpu_row, place_of};
+use crate::testing::{Account as Sent, gpu_row, place, place_of};
 
 const MINUTE: i64 = 60_000_000;
 
@@ -35,9 +35,13 @@ impl Collector {
     }
 
     fn start_with(state_dir: &TempDir, frames: FramesConfig, config: SpoolConfig) -> Collector {
-        let spool = Spool::open_on(state_dir.path(), "n1", "host-1").unwrap();
-        let (folder, store, place) =
-            (spool.folder.clone(), Arc::clone(&spool.store), place_of(&spool.account.stream_id));
+        Collector::start_for(state_dir, frames, config, &place().route)
+    }
+
+    fn start_for(state_dir: &TempDir, frames: FramesConfig, config: SpoolConfig, route: &Arc<Route>) -> Collector {
+        let spool = Spool::open_on(state_dir.path(), "n1", "host-1", route).unwrap();
+        let (folder, store) = (spool.folder.clone(), Arc::clone(&spool.store));
+        let place = Place { route: Arc::clone(route), ..place_of(&spool.account.stream_id) };
         let limits = (&frames, &config);
         let (bell, metrics, health) = (Arc::default(), Arc::new(Metrics::new()), Arc::new(Health::default()));
         Collector { folder, store, outlet: Outlet::with_spool(place, limits, spool, bell, metrics, health) }
@@ -142,8 +146,10 @@ fn an_episode_that_a_restart_cuts_off_is_closed_once() {
     first.write(false);
     tell(&first, "device_returned", "end", &episodes[1]);
     tell(&first, "source_failed", "start", &episodes[2]); // in the journal alone
-    let second = Collector::start(&first.killed());
-    let third = Collector::start(&second.killed());
+    let left = first.killed();
+    let second = Collector::start(&left);
+    let left = second.killed();
+    let third = Collector::start(&left);
     let sent = third.sent();
     let rows = |column| sent.texts("event", column);
     let told = rows(event::EVENT).into_iter().zip(rows(event::PHASE)).zip(rows(event::EPISODE_ID));
@@ -261,12 +267,55 @@ fn the_spool_of_another_host_is_sent_but_not_continued() {
     (1..=4).for_each(|ts| first.read(ts));
     first.write(false);
     let left = first.killed();
-    let cloned = Spool::open_on(left.path(), "n1", "host-2").unwrap();
+    let cloned = Spool::open_on(left.path(), "n1", "host-2", &place().route).unwrap();
     assert_ne!(cloned.account.stream_id, first.stream());
     assert!(cloned.account.seq_last.is_empty() && cloned.records.is_empty());
     assert_eq!(cloned.frames.iter().map(|(_, frame)| frame.stream_id.as_str()).collect::<Vec<_>>(), [first.stream()]);
     drop(cloned);
-    let renamed = Spool::open_on(first.killed().path(), "n2", "host-1").unwrap();
+    let renamed = Spool::open_on(first.killed().path(), "n2", "host-1", &place().route).unwrap();
     assert_ne!(renamed.account.stream_id, first.stream());
     assert!(!renamed.records.is_empty());
+}
+
+#[test]
+fn other_topics_are_adopted_when_nothing_waits_for_those_of_before() {
+    let frames = FramesConfig { rows_max: 1, ..FramesConfig::default() };
+    let [old, new] =
+        [("old", 4), ("new", 7)].map(|(prefix, partitions)| Arc::new(Route { prefix: prefix.to_owned(), partitions }));
+    let start =
+        |state_dir: &TempDir, route| Collector::start_for(state_dir, frames.clone(), SpoolConfig::default(), route);
+    let state_dir = tempfile::tempdir().unwrap();
+    let first = start(&state_dir, &old);
+    first.read(1);
+    first.write(false);
+    // A kill with a frame in the spool: it and what is read meanwhile go to the old topics, also after another kill.
+    let left = first.killed();
+    let second = start(&left, &new);
+    second.read(2);
+    second.write(false);
+    let left = second.killed();
+    let third = start(&left, &new);
+    let mut routes = Vec::new();
+    let mut publish_next = |last: bool| {
+        let queued = third.outlet.take(|table| std::ptr::eq(table, &GPU_SAMPLE), usize::MAX).unwrap();
+        let frame = &queued.frame;
+        routes.push((frame.seq, frame.route.prefix.clone(), frame.partition == frame.route.partition("n1")));
+        third.outlet.published(&queued);
+        if last {
+            // Events and what else is there.
+            while let Some(queued) = third.outlet.take(|_| true, usize::MAX) {
+                assert_eq!(queued.frame.route.prefix, "old");
+                third.outlet.published(&queued);
+            }
+        }
+    };
+    third.write(false);
+    publish_next(false);
+    publish_next(true);
+    third.read(3);
+    third.write(false);
+    publish_next(false);
+    assert_eq!(routes, [(1, "old".to_owned(), true), (2, "old".to_owned(), true), (3, "new".to_owned(), true)]);
+    third.write(false);
+    assert_eq!(*start(&third.killed(), &old).outlet.route(), *old); // nothing waits for the new ones
 }
