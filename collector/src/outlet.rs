@@ -351,7 +351,7 @@ impl Outlet {
     fn count_drop(&self, inner: &mut Inner, frame: &Frame, reason: &'static str) {
         inner.drops.note(frame, reason, Instant::now());
         self.count_dropped(inner, frame.table, &frame.tally, frame.rows, reason);
-        self.health.dropped();
+        self.health.dropped(reason);
     }
 
     fn count_dropped(

@@ -183,7 +183,8 @@ impl Outlet {
         let failed = match journal.append(&[record]) {
             Ok(()) => false,
             Err(error) => {
-                self.health.fails("journal", &error.to_string());
+                let remedy = "make room in state_dir, or have it writable";
+                self.health.fails("journal", &format!("it cannot be written: {error}; {remedy}"));
                 if !inner.journal_failed {
                     tracing::error!(%error, "the journal cannot be written; a kill now loses the rows of open frames");
                 }

@@ -15,3 +15,4 @@ mod nvml_binding;
 mod recreated_topic;
 mod reload;
 mod replayed_frames;
+mod spool_limits;
