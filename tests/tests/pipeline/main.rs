@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
 
 mod bad_frames;
+mod drain;
 mod end_to_end;
 mod example_configs;
 mod full_disk;
