@@ -322,6 +322,8 @@ mod tests {
         assert_eq!(account.texts("event", event::EVENT), ["device_lost", "device_returned", "session_started"]);
         let sessions = account.ints("gpu_sample", gpu_sample::SESSION_ID);
         assert!(sessions[5] == sessions[0] && sessions[6] > sessions[5], "{sessions:?}");
+        let times = account.ints("gpu_sample", gpu_sample::TS);
+        assert!(sessions.iter().zip(&times).all(|(session, ts)| session <= ts), "{sessions:?} {times:?}");
         let sums = account.coverage("gpu_sample");
         assert_eq!((sums.expected, sums.collected, sums.failed), (9, 6, 3));
     }

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use racklake_schemas::tables::{self, event};
+use racklake_schemas::{Cell, Row};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -68,6 +70,19 @@ impl Drops {
                 });
             }
         }
+    }
+
+    /// Follows an event row that an earlier start has made: what it tells needs no telling again.
+    pub(crate) fn follow(&mut self, row: &Row) {
+        let text = |column| match row.cell(column) {
+            Cell::Text(text) => Some(text.as_str()),
+            _ => None,
+        };
+        if !std::ptr::eq(row.table(), &tables::EVENT) || text(event::EVENT) != Some("frames_dropped") {
+            return;
+        }
+        let details = text(event::DETAILS_JSON).and_then(|json| serde_json::from_str::<DropRange>(json).ok());
+        self.untold.retain(|drop| Some(drop) != details.as_ref());
     }
 
     /// When the drops noted so far are to be told.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::place::locked;
+use crate::queue::drop_reason;
 
 /// Kafka may be away this long before it counts.
 const KAFKA_GRACE: Duration = Duration::from_secs(30);
@@ -25,7 +26,8 @@ pub(crate) struct Health {
 struct Inner {
     kafka_down: Option<(Instant, String)>,
     topics: BTreeMap<String, (Instant, String)>,
-    dropped_at: Option<Instant>,
+    /// When frames were last dropped for a reason.
+    dropped: BTreeMap<&'static str, Instant>,
     failing: BTreeMap<String, String>,
 }
 
@@ -54,9 +56,9 @@ impl Health {
         locked(&self.inner).topics.remove(topic);
     }
 
-    /// Frames have been dropped.
-    pub(crate) fn dropped(&self) {
-        locked(&self.inner).dropped_at = Some(Instant::now());
+    /// Frames have been dropped, for one of the reasons of the queue.
+    pub(crate) fn dropped(&self, reason: &'static str) {
+        locked(&self.inner).dropped.insert(reason, Instant::now());
     }
 
     /// A part does not work: a source, the state folder.
@@ -80,11 +82,20 @@ impl Health {
                 problems.push(format!("{what}: {reason}, for {} s", since.elapsed().as_secs()));
             }
         }
-        if inner.dropped_at.is_some_and(|at| at.elapsed() < DROP_MEMORY) {
-            problems.push("spool: frames are dropped, see the events frames_dropped".to_owned());
-        }
+        let now_dropped = inner.dropped.iter().filter(|(_, at)| at.elapsed() < DROP_MEMORY);
+        problems.extend(now_dropped.map(|(reason, _)| format!("spool: frames are dropped, {}", remedy(reason))));
         problems.extend(inner.failing.iter().map(|(part, reason)| format!("{part}: {reason}")));
         problems
+    }
+}
+
+/// Why frames are dropped, and what helps.
+fn remedy(reason: &str) -> &'static str {
+    match reason {
+        drop_reason::FULL => "spool.bytes_max is reached: bring Kafka back, or raise it",
+        drop_reason::AGE => "spool.age_max is reached: bring Kafka back, or raise it",
+        drop_reason::UNWRITABLE => "the disk takes nothing and memory is full: make room in state_dir",
+        _ => "the disk gave back something else than was stored: look at the disk of state_dir",
     }
 }
 

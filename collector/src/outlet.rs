@@ -225,8 +225,10 @@ impl Outlet {
     /// Kafka has acknowledged a frame.
     pub(crate) fn published(&self, queued: &Queued) {
         let mut inner = locked(&self.inner);
+        let waited = queued.has_waited(Instant::now());
+        self.journal(&mut inner, Record::Gone { order: queued.order, reason: None, waited });
         inner.queue.settle(queued);
-        if queued.has_waited(Instant::now()) {
+        if waited {
             inner.coverage.spooled(queued.frame.table, &queued.frame.tally);
         }
         self.show(&inner.queue);
@@ -253,6 +255,8 @@ impl Outlet {
             "bytes": frame.bytes, "reason": reason, "file": kept});
         let message = format!("Kafka refuses frame {} of {table} for good: {reason}", frame.seq);
         let mut inner = locked(&self.inner);
+        let dropped = Some(drop_reason::REFUSED.to_owned());
+        self.journal(&mut inner, Record::Gone { order: queued.order, reason: dropped, waited: true });
         inner.queue.settle(queued);
         self.count_dropped(&mut inner, frame.table, &frame.tally, frame.rows, drop_reason::REFUSED);
         self.add_event(&mut inner, detailed("frame_refused", "error", message, &details), None);
@@ -332,8 +336,8 @@ impl Outlet {
             match closed {
                 Closed::Frame(mut frame) => {
                     self.direct(inner, &mut frame);
-                    for (dropped, reason) in inner.queue.push(frame, Instant::now()) {
-                        self.count_drop(inner, &dropped, reason);
+                    for dropped in inner.queue.push(frame, Instant::now()) {
+                        self.count_drop(inner, dropped.order, &dropped.frame, dropped.reason);
                     }
                     self.show(&inner.queue);
                     self.ready.notify_one();
@@ -349,10 +353,11 @@ impl Outlet {
         }
     }
 
-    fn count_drop(&self, inner: &mut Inner, frame: &Frame, reason: &'static str) {
+    fn count_drop(&self, inner: &mut Inner, order: u64, frame: &Frame, reason: &'static str) {
+        self.journal(inner, Record::Gone { order, reason: Some(reason.to_owned()), waited: true });
         inner.drops.note(frame, reason, Instant::now());
         self.count_dropped(inner, frame.table, &frame.tally, frame.rows, reason);
-        self.health.dropped();
+        self.health.dropped(reason);
     }
 
     fn count_dropped(

@@ -34,6 +34,11 @@ pub(crate) mod drop_reason {
     pub(crate) const REFUSED: &str = "kafka_refused";
     /// A row is larger than a frame may be.
     pub(crate) const ROW: &str = "row_too_large";
+
+    /// The reason of that name.
+    pub(crate) fn known(name: &str) -> Option<&'static str> {
+        [FULL, AGE, UNWRITABLE, DAMAGED, REFUSED, ROW].into_iter().find(|reason| *reason == name)
+    }
 }
 
 /// How much may wait.
@@ -93,6 +98,14 @@ impl Queued {
     }
 }
 
+/// A frame that had to go.
+#[derive(Debug)]
+pub(crate) struct Dropped {
+    pub(crate) order: u64,
+    pub(crate) frame: Frame,
+    pub(crate) reason: &'static str,
+}
+
 /// What one transaction has to change on disk.
 pub(crate) struct Cut<'a> {
     /// Frames to store, by their key.
@@ -149,10 +162,18 @@ impl Queue {
         self.order_next = self.order_next.max(order_next);
     }
 
+    /// Takes the frame with that key out of the line, as the start before this one has done.
+    pub(crate) fn remove(&mut self, order: u64) -> Option<Frame> {
+        let place_in = |line: &VecDeque<Queued>| line.binary_search_by_key(&order, |queued| queued.order).ok();
+        let (line, place) = self.waiting.values_mut().find_map(|line| place_in(line).map(|place| (line, place)))?;
+        let queued = line.remove(place)?;
+        Some(self.drop_waiting(queued, drop_reason::FULL).frame)
+    }
+
     /// Puts a frame at the end and gives the frames that had to go for it, with the reason; that is the new one itself
     /// where nothing else can go.
     #[must_use]
-    pub(crate) fn push(&mut self, frame: Frame, now: Instant) -> Vec<(Frame, &'static str)> {
+    pub(crate) fn push(&mut self, frame: Frame, now: Instant) -> Vec<Dropped> {
         let order = self.order_next;
         self.order_next += 1;
         self.waiting_bytes += frame.bytes;
@@ -162,19 +183,20 @@ impl Queue {
         self.waiting.entry(queued.frame.table.name).or_default().push_back(queued);
         let mut dropped = Vec::new();
         while self.waiting_bytes + self.in_flight_bytes > self.limits.bytes_max {
-            let Some(oldest) = self.remove_least_wanted(|_| true) else { break };
-            dropped.push((oldest, drop_reason::FULL));
+            let Some(oldest) = self.remove_least_wanted(drop_reason::FULL, |_| true) else { break };
+            dropped.push(oldest);
         }
         while self.unwritten_bytes > self.limits.memory_max {
-            let Some(oldest) = self.remove_least_wanted(|kept| kept == Kept::Memory) else { break };
-            dropped.push((oldest, drop_reason::UNWRITABLE));
+            let may_go = |kept| kept == Kept::Memory;
+            let Some(oldest) = self.remove_least_wanted(drop_reason::UNWRITABLE, may_go) else { break };
+            dropped.push(oldest);
         }
         dropped
     }
 
     /// Removes the frames that are too old.
     #[must_use]
-    pub(crate) fn expire(&mut self, now: Instant) -> Vec<(Frame, &'static str)> {
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<Dropped> {
         let age_max = self.limits.age_max;
         let mut expired = Vec::new();
         for line in self.waiting.values_mut() {
@@ -182,7 +204,7 @@ impl Queue {
                 expired.extend(line.pop_front());
             }
         }
-        expired.into_iter().map(|queued| (self.drop_waiting(queued), drop_reason::AGE)).collect()
+        expired.into_iter().map(|queued| self.drop_waiting(queued, drop_reason::AGE)).collect()
     }
 
     /// Takes the first frame of the tables that are `open` and counts it as in flight: the oldest fresh one, else the
@@ -299,7 +321,7 @@ impl Queue {
         self.waiting.values().filter_map(|line| line.front()).map(|first| first.age(now)).max().unwrap_or_default()
     }
 
-    fn remove_least_wanted(&mut self, may_go: impl Fn(Kept) -> bool) -> Option<Frame> {
+    fn remove_least_wanted(&mut self, reason: &'static str, may_go: impl Fn(Kept) -> bool) -> Option<Dropped> {
         let is_ledger = |table: &'static Table| [&EVENT, &DEVICE, &COVERAGE].iter().any(|t| std::ptr::eq(*t, table));
         let mut least: Option<(bool, u64, &'static str, usize)> = None;
         for (table, line) in &self.waiting {
@@ -311,17 +333,17 @@ impl Queue {
         }
         let (_, _, table, place) = least?;
         let queued = self.waiting.get_mut(table)?.remove(place)?;
-        Some(self.drop_waiting(queued))
+        Some(self.drop_waiting(queued, reason))
     }
 
     /// Accounts for a waiting frame that is no longer in line.
-    fn drop_waiting(&mut self, queued: Queued) -> Frame {
+    fn drop_waiting(&mut self, queued: Queued, reason: &'static str) -> Dropped {
         self.waiting_bytes -= queued.frame.bytes;
         self.count_memory(&queued, false);
         if queued.kept != Kept::Memory {
             self.removed.push(queued.order);
         }
-        queued.frame
+        Dropped { order: queued.order, frame: queued.frame, reason }
     }
 
     fn count_memory(&mut self, queued: &Queued, added: bool) {
@@ -347,7 +369,7 @@ mod tests {
 
     /// Pushes a frame of 100 bytes and gives the seqs of those that went.
     fn push(queue: &mut Queue, table: &'static Table, seq: i64) -> Vec<i64> {
-        queue.push(frame(table, seq), Instant::now()).iter().map(|(frame, _)| frame.seq).collect()
+        queue.push(frame(table, seq), Instant::now()).iter().map(|dropped| dropped.frame.seq).collect()
     }
 
     fn take(queue: &mut Queue) -> Option<(&'static str, i64)> {
@@ -456,6 +478,9 @@ mod tests {
         assert_eq!((second.frame.seq, second.is_replay(Instant::now())), (1, true));
         tokio::time::sleep(Duration::from_secs(3600)).await;
         let expired = queue.expire(Instant::now());
-        assert_eq!(expired.iter().map(|(frame, reason)| (frame.seq, *reason)).collect::<Vec<_>>(), [(2, "spool_age")]);
+        assert_eq!(
+            expired.iter().map(|dropped| (dropped.frame.seq, dropped.reason)).collect::<Vec<_>>(),
+            [(2, "spool_age")]
+        );
     }
 }

@@ -116,7 +116,7 @@ impl Sampler {
         };
         // Without an identity the first read may bring one; until then there is nothing to label.
         if found.identity.is_some() {
-            sampler.observe(found.identity.as_ref(), &[], false);
+            sampler.observe(found.identity.as_ref(), &[], false, Clock::now_us());
         }
         sampler
     }
@@ -221,7 +221,8 @@ impl Sampler {
         if let Some(first) = rows.first().filter(|first| has_values(first)) {
             self.unsupported_mask = first.unsupported_mask();
         }
-        self.observe(identity.as_ref(), &lifetime, returned);
+        // A session begins no later than its first row.
+        self.observe(identity.as_ref(), &lifetime, returned, ts);
         self.send(rows, read.due, read.given_up, ts, read_us);
         for event in events {
             self.event(event);
@@ -241,7 +242,7 @@ impl Sampler {
                 // A device that a read called lost returns with the next good read.
                 let returned = (was_gone || returned && self.absence.is_none()) && self.is_labelled();
                 if returned || found.identity.is_some() {
-                    self.observe(found.identity.as_ref(), &[], returned);
+                    self.observe(found.identity.as_ref(), &[], returned, Clock::now_us());
                 }
             }
         }
@@ -284,9 +285,8 @@ impl Sampler {
     }
 
     /// Lets the registry judge what was seen, and tells the identity where it is new or has changed.
-    fn observe(&mut self, identity: Option<&Identity>, lifetime: &[Option<i64>], returned: bool) {
+    fn observe(&mut self, identity: Option<&Identity>, lifetime: &[Option<i64>], returned: bool, ts: i64) {
         let (source, address, rack) = (self.source.name(), self.address.as_str(), self.rack.as_deref());
-        let ts = Clock::now_us();
         let observed = self.sampling.devices.observe(Seen { source, address, rack, identity, lifetime, returned, ts });
         let renamed = observed.labels.device_id != self.labels.device_id;
         self.labels = observed.labels;
@@ -321,7 +321,7 @@ impl Sampler {
     /// Gives the device its labels where no read has.
     fn label(&mut self) {
         if !self.is_labelled() {
-            self.observe(None, &[], false);
+            self.observe(None, &[], false, Clock::now_us());
         }
     }
 

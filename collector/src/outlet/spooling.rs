@@ -164,8 +164,12 @@ impl Outlet {
                     if let Some(tick) = tick {
                         inner.begun.remove(&tick);
                     }
+                    rows.iter().for_each(|counted| inner.drops.follow(&counted.row));
                     rows.into_iter().for_each(|counted| self.count(inner, counted));
                 }
+                // Keys from there on are given anew; frames that had them were not on disk.
+                Record::Gone { order, .. } if order >= inner.account.order_next => {}
+                Record::Gone { order, reason, waited } => self.remove_again(inner, order, reason.as_deref(), waited),
                 Record::Carried(rows) => {
                     for Counted { row, minute, outcome } in rows {
                         let closed = inner.frames.push(&self.place, row, minute, outcome, Instant::now());
@@ -177,13 +181,27 @@ impl Outlet {
         number
     }
 
+    /// Takes a frame out of the line that had left it before the kill, and counts it the same.
+    fn remove_again(&self, inner: &mut Inner, order: u64, reason: Option<&str>, waited: bool) {
+        let Some(frame) = inner.queue.remove(order) else { return };
+        match reason.and_then(drop_reason::known) {
+            Some(drop_reason::REFUSED) => {
+                self.count_dropped(inner, frame.table, &frame.tally, frame.rows, drop_reason::REFUSED);
+            }
+            Some(reason) => self.count_drop(inner, order, &frame, reason),
+            None if waited => inner.coverage.spooled(frame.table, &frame.tally),
+            None => {}
+        }
+    }
+
     /// Writes to the journal; without one, or where the disk refuses, the record is in memory alone.
     pub(super) fn journal(&self, inner: &mut Inner, record: Record) {
         let Some(journal) = &mut inner.journal else { return };
         let failed = match journal.append(&[record]) {
             Ok(()) => false,
             Err(error) => {
-                self.health.fails("journal", &error.to_string());
+                let remedy = "make room in state_dir, or have it writable";
+                self.health.fails("journal", &format!("it cannot be written: {error}; {remedy}"));
                 if !inner.journal_failed {
                     tracing::error!(%error, "the journal cannot be written; a kill now loses the rows of open frames");
                 }
@@ -203,8 +221,8 @@ impl Outlet {
         let mut inner = locked(&self.inner);
         let inner = &mut *inner;
         let now = Instant::now();
-        for (frame, reason) in inner.queue.expire(now) {
-            self.count_drop(inner, &frame, reason);
+        for dropped in inner.queue.expire(now) {
+            self.count_drop(inner, dropped.order, &dropped.frame, dropped.reason);
         }
         self.metrics.spool_oldest_seconds.set(inner.queue.oldest_age(now).as_secs() as i64);
         self.show(&inner.queue);
@@ -267,7 +285,7 @@ impl Outlet {
     pub(crate) fn damaged(&self, queued: &Queued) {
         let mut inner = locked(&self.inner);
         inner.queue.settle(queued);
-        self.count_drop(&mut inner, &queued.frame, drop_reason::DAMAGED);
+        self.count_drop(&mut inner, queued.order, &queued.frame, drop_reason::DAMAGED);
         self.show(&inner.queue);
         drop(inner);
         self.timers.notify_one();

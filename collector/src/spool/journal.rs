@@ -49,6 +49,15 @@ pub(crate) enum Record {
         /// They tell the coverage of the minutes before this one; `i64::MAX` is all of it.
         told_before: Option<i64>,
     },
+    /// A frame has left the line: acknowledged, or dropped for a reason.
+    Gone {
+        /// Its key in the store.
+        order: u64,
+        /// Why it was dropped.
+        reason: Option<String>,
+        /// Whether Kafka did not take it at once.
+        waited: bool,
+    },
     /// Rows that an earlier journal has, and the account has counted, of a frame that is still open.
     Carried(Vec<Counted>),
 }
@@ -186,6 +195,12 @@ fn encode(record: &Record) -> Vec<u8> {
             out.byte(4);
             encode_rows(&mut out, rows);
         }
+        Record::Gone { order, reason, waited } => {
+            out.byte(5);
+            out.i64(*order as i64);
+            out.text(reason.as_deref().unwrap_or_default());
+            out.byte(u8::from(*waited));
+        }
     }
     out.0
 }
@@ -201,6 +216,10 @@ fn decode(body: &mut In<'_>) -> Option<Record> {
             Record::Rows { tick, told_before: known(told_before), rows: decode_rows(body)? }
         }
         4 => Record::Carried(decode_rows(body)?),
+        5 => {
+            let (order, reason, waited) = (body.i64()? as u64, body.text()?, body.byte()? == 1);
+            Record::Gone { order, reason: Some(reason).filter(|reason| !reason.is_empty()), waited }
+        }
         _ => return None,
     })
 }
@@ -243,12 +262,14 @@ mod tests {
         let mut journal = Journal::begin(folder.path(), 4, &[Record::Carried(rows)]).unwrap();
         journal.append(std::slice::from_ref(&begun)).unwrap();
         journal.append(std::slice::from_ref(&skipped)).unwrap();
+        let gone = Record::Gone { order: 7, reason: Some("spool_full".to_owned()), waited: true };
+        journal.append(std::slice::from_ref(&gone)).unwrap();
         journal.append(std::slice::from_ref(&made)).unwrap();
         let whole = read(folder.path(), 4).unwrap();
-        assert_eq!(whole[1..], [begun, skipped, made]);
+        assert_eq!(whole[1..], [begun, skipped, gone, made]);
         let length = journal.file().metadata().unwrap().len();
         journal.file().set_len(length - 1).unwrap();
-        assert_eq!(read(folder.path(), 4).unwrap(), whole[..3]);
+        assert_eq!(read(folder.path(), 4).unwrap(), whole[..4]);
         assert_eq!(numbers(folder.path()).unwrap(), [4]);
     }
 }

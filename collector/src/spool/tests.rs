@@ -227,6 +227,41 @@ fn what_a_full_spool_drops_is_counted_and_named_even_after_a_kill() {
 }
 
 #[test]
+fn what_was_dropped_or_delivered_and_told_before_a_kill_is_not_told_or_sent_again() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let frames = FramesConfig { rows_max: 20, bytes_max: 4096, ..FramesConfig::default() };
+    let config = SpoolConfig { bytes_max: 40_000, ..SpoolConfig::default() };
+    let first = Collector::start_with(&state_dir, frames.clone(), config.clone());
+    let read = |from: i64, to: i64| {
+        for ts in from..=to {
+            first.outlet.rows(vec![gpu_row(&format!("{ts:0>100}"), ts)], ts, "address", false);
+        }
+    };
+    read(1, 100);
+    first.write(false);
+    let queued = first.outlet.take(|_| true, usize::MAX).unwrap();
+    let delivered = queued.frame.rows as i64;
+    first.outlet.put_back(queued);
+    first.outlet.published(&first.outlet.take(|_| true, usize::MAX).unwrap());
+    read(101, 1000);
+    first.outlet.tell_everything();
+    // No transaction since: the store still has the frame that was delivered, and those that were dropped.
+    let left = first.killed();
+    let second = Collector::start_with(&left, frames.clone(), config.clone());
+    let left = second.killed();
+    let third = Collector::start_with(&left, frames, config);
+    let sent = third.sent();
+    let (kept, sums) = (sent.rows("gpu_sample") as i64, sent.coverage("gpu_sample"));
+    assert_eq!((sums.expected, sums.collected, sums.spooled), (1000, kept + delivered, delivered));
+    assert!(sums.dropped > 0 && sums.dropped == 1000 - kept - delivered, "{sums:?}");
+    let dropped = sent.texts("event", event::DETAILS_JSON).into_iter().filter_map(|details| {
+        let details: serde_json::Value = serde_json::from_str(&details).unwrap();
+        Some((details.get("seq_first")?.as_i64()?, details["rows"].as_i64()?))
+    });
+    assert_eq!(dropped.map(|(_, rows)| rows).sum::<i64>(), sums.dropped);
+}
+
+#[test]
 fn a_damaged_spool_is_set_aside_and_told() {
     let state_dir = tempfile::tempdir().unwrap();
     let first = Collector::start(&state_dir);

@@ -138,9 +138,11 @@ impl Writer {
     }
 
     fn fails(&self, failing: &mut bool, reason: &str) {
-        self.health.fails("spool", reason);
+        let folder = self.folder.display();
+        self.health
+            .fails("spool", &format!("{folder} cannot be written: {reason}; make room there, or have it writable"));
         if !std::mem::replace(failing, true) {
-            let message = format!("the spool in {} cannot be written: {reason}", self.folder.display());
+            let message = format!("the spool in {folder} cannot be written: {reason}");
             self.outlet.event(own("spool_not_written", "error", message), None);
         }
     }

@@ -7,6 +7,7 @@
 mod bad_frames;
 mod dead_letter_replay;
 mod demo_on_kafka;
+mod drain;
 mod end_to_end;
 mod example_configs;
 mod full_disk;
@@ -21,3 +22,4 @@ mod rebalance;
 mod recreated_topic;
 mod reload;
 mod replayed_frames;
+mod spool_limits;
