@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use hyper::body::{Body as _, Incoming};
-use hyper::header::IF_NONE_MATCH;
+use anyhow::Result;
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::header::{CONTENT_LENGTH, IF_NONE_MATCH};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -43,6 +44,8 @@ pub enum Fault {
     Unanswered,
     /// It was done, and the connection stays open without an answer: the client gives up and cannot know.
     Silent,
+    /// What was read breaks off in the middle of the answer.
+    Torn,
 }
 
 /// What a request was about.
@@ -56,7 +59,7 @@ pub enum Target {
     Reading,
 }
 
-/// How many of a hundred requests fail in each way; those that were done and fail are writes only.
+/// How many of a hundred requests fail in each way: any may be busy, those that are torn are reads, the others are writes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Shares {
     /// See [`Fault::Busy`].
@@ -67,6 +70,8 @@ pub struct Shares {
     pub unanswered: u64,
     /// See [`Fault::Silent`].
     pub silent: u64,
+    /// See [`Fault::Torn`].
+    pub torn: u64,
 }
 
 /// A running store. It ends when it is dropped; the bucket stays.
@@ -193,7 +198,8 @@ impl Door {
         let target = target_of(&request);
         let fault = self.draw(target);
         if fault == Some(Fault::Busy) {
-            drain(request.into_body()).await;
+            // An answer before the request has ended would look like a broken connection.
+            read(request.into_body()).await;
             self.count(Fault::Busy, target);
             return busy();
         }
@@ -205,6 +211,7 @@ impl Door {
                     Fault::Busy | Fault::DoneButBusy => return busy(),
                     Fault::Unanswered => {}
                     Fault::Silent => tokio::time::sleep(SILENCE).await,
+                    Fault::Torn => return tear(answer).await,
                 }
                 Err(anyhow::anyhow!("the answer is withheld"))
             }
@@ -223,18 +230,23 @@ impl Door {
 
     fn draw(&self, target: Target) -> Option<Fault> {
         let shares = *lock(&self.shares);
-        let after = match target {
-            Target::Reading => [0; 3],
-            Target::Commit | Target::Object => [shares.done_but_busy, shares.unanswered, shares.silent],
-        };
+        let of_writes = [
+            (Fault::Busy, shares.busy),
+            (Fault::DoneButBusy, shares.done_but_busy),
+            (Fault::Unanswered, shares.unanswered),
+            (Fault::Silent, shares.silent),
+        ];
+        let of_reads = [(Fault::Busy, shares.busy), (Fault::Torn, shares.torn)];
+        let faults = if target == Target::Reading { &of_reads[..] } else { &of_writes[..] };
         let mut roll = mix(self.requests.fetch_add(1, Ordering::Relaxed)) % 100;
-        let faults = [Fault::Busy, Fault::DoneButBusy, Fault::Unanswered, Fault::Silent];
-        let shares = [shares.busy].into_iter().chain(after);
-        faults.into_iter().zip(shares).find_map(|(fault, share)| {
-            let hit = roll < share;
-            roll = roll.wrapping_sub(share);
-            hit.then_some(fault)
-        })
+        let hit = |(fault, share): &(Fault, u64)| match roll.checked_sub(*share) {
+            Some(rest) => {
+                roll = rest;
+                None
+            }
+            None => Some(*fault),
+        };
+        faults.iter().find_map(hit)
     }
 
     fn count(&self, fault: Fault, target: Target) {
@@ -259,12 +271,39 @@ fn busy() -> Result<HttpResponse> {
     let text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>SlowDown</Code>\
                 <Message>Please reduce your request rate.</Message></Error>";
     let answer = Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).header("content-type", "application/xml");
-    answer.body(Body::from(text.to_owned())).context("an answer that is none")
+    Ok(answer.body(Body::from(text.to_owned()))?)
 }
 
-/// Reads a request to its end, since an answer before that would look like a broken connection.
-async fn drain(mut body: Incoming) {
-    while let Some(Ok(_)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {}
+/// The same answer, which promises its whole length and breaks off halfway.
+async fn tear(answer: HttpResponse) -> Result<HttpResponse> {
+    let (mut head, body) = answer.into_parts();
+    let mut bytes = read(body).await;
+    head.headers.insert(CONTENT_LENGTH, bytes.len().into());
+    bytes.truncate(bytes.len() / 2);
+    Ok(Response::from_parts(head, Body::http_body(Half(Some(bytes.into())))))
+}
+
+/// Some bytes, and then an error, which closes the connection.
+struct Half(Option<Bytes>);
+
+impl hyper::body::Body for Half {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let half = self.0.take().map(Frame::data);
+        Poll::Ready(Some(half.ok_or_else(|| std::io::Error::other("the answer is torn"))))
+    }
+}
+
+/// What a body holds, as far as it comes.
+async fn read(body: impl hyper::body::Body<Data = Bytes>) -> Vec<u8> {
+    let mut body = std::pin::pin!(body);
+    let mut bytes = Vec::new();
+    while let Some(Ok(frame)) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
+        bytes.extend(frame.into_data().unwrap_or_default());
+    }
+    bytes
 }
 
 /// Spreads consecutive numbers over all: the last step of SplitMix64, which is in the public domain.

@@ -7,11 +7,12 @@ use racklake_tests::sender::Sender;
 use racklake_tests::site::{Ingest, PARTITIONS, Site, http_get};
 use racklake_tests::{lake_tool, python, turn, wait_for};
 
-/// One request of sixteen is refused, and one write of four is done without an answer that says so.
-const FAULTS: Shares = Shares { busy: 6, done_but_busy: 10, unanswered: 10, silent: 5 };
+/// One request of twenty-five is refused, one answer of a hundred breaks off, and one write of four is done without an answer
+/// that says so.
+const FAULTS: Shares = Shares { busy: 4, done_but_busy: 10, unanswered: 10, silent: 5, torn: 1 };
 const KINDS: [Fault; 4] = [Fault::Busy, Fault::DoneButBusy, Fault::Unanswered, Fault::Silent];
 /// How often each fault must have met a commit of the log.
-const MET_MIN: u64 = 5;
+const MET_MIN: u64 = 3;
 /// Beyond a checkpoint, which comes after a hundred commits.
 const VERSIONS: u64 = 110;
 /// A third each: at any moment, before a commit, after one that was not answered.
@@ -35,7 +36,8 @@ fn a_busy_store_that_loses_answers_loses_and_doubles_no_rows() {
         std::thread::sleep(Duration::from_millis(20));
         let met = |fault| store.met(fault, Target::Commit) >= MET_MIN;
         let are_met = KINDS.into_iter().all(met);
-        (are_met && newest_version(&store) >= VERSIONS).then_some(())
+        let is_torn = store.met(Fault::Torn, Target::Reading) >= MET_MIN;
+        (are_met && is_torn && newest_version(&store) >= VERSIONS).then_some(())
     });
     println!("version {}, faults {}", newest_version(&store), store.all_met());
     sent.unwrap_or_else(|error| panic!("{error}\n{}\n{}", ingests[0].process.tail(), ingests[1].process.tail()));
