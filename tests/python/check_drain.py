@@ -12,7 +12,7 @@ import sys
 from lake import leave, read_delta
 
 # A row that was read while the spool drained may take this long to ingest, µs: it does not wait for the backlog.
-FRESH_WITHIN = 20_000_000
+FRESH_WITHIN = 30_000_000
 
 
 def microseconds(column):
