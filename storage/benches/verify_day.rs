@@ -2,7 +2,9 @@
 //!
 //! Run it with `cargo bench -p racklake-storage --bench verify_day -- --devices 1000 --file-seconds 50`; it prints rows,
 //! files, time and rows per second for both kinds of proof. A file holds as many seconds as are asked for, so that files
-//! can be given the size that they have at another number of devices. It measures reading, not the first touch of a cold disk.
+//! can be given the size that they have at another number of devices. With `--lake DIR` the day stays there, and is not
+//! written again by a second run, whose peak memory is then that of the proof alone. It measures reading, not the first
+//! touch of a cold disk.
 
 #![allow(clippy::unwrap_used, reason = "a bench stops where something is not as it should be")]
 
@@ -51,9 +53,13 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _entered = runtime.enter();
     let folder = tempfile::tempdir().unwrap();
-    let lake = Lake::open(folder.path().to_str().unwrap(), &BTreeMap::new()).unwrap();
+    let kept = std::env::args().skip_while(|argument| argument != "--lake").nth(1);
+    let location = kept.unwrap_or_else(|| folder.path().display().to_string());
+    let lake = Lake::open(&location, &BTreeMap::new()).unwrap();
     let begin = Instant::now();
-    write(&lake, &size);
+    if !std::path::Path::new(&location).join(GPU_SAMPLE.name).exists() {
+        write(&lake, &size);
+    }
     let bytes: u64 = lake.table(&GPU_SAMPLE).unwrap().contents().unwrap().bytes;
     println!(
         "{} devices, {} s, {} s per file: {} MB written in {:.0} s",

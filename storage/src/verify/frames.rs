@@ -1,17 +1,19 @@
 //! Counts the rows of every frame of one table, in memory that depends on what is not whole, not on how much there is.
 //!
-//! A stream's frames lie in pages of 256. A page holds, for each of its frames, the rows that are due and those seen;
-//! once all its frames are whole it is forgotten but for its number, and a row that still comes for it is one too many.
-//! It does not say why a frame is missing.
+//! Rows come in parts, each what one batch has of one frame; nearly always that is all of it. A frame with fewer rows keeps
+//! the hashes of their keys until the others have come. A stream's frames lie in pages of 256, which hold a bit for every
+//! whole frame; a page of whole frames is forgotten but for its number. A row that still comes for a whole frame is one too
+//! many. It does not say why a frame is missing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Frames of one page.
 const PAGE: usize = 256;
+const WORD: usize = 64;
 
-/// Rows of one frame that follow each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Run {
+/// Rows of one frame that are in one batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Part {
     /// The stream's number, from [`Frames::stream`].
     pub(crate) stream: u32,
     /// The frame.
@@ -20,6 +22,10 @@ pub(crate) struct Run {
     pub(crate) due: i32,
     /// Rows that are here.
     pub(crate) rows: u32,
+    /// Rows of these whose key another of them has, where all that are due are here; else `keys` tells.
+    pub(crate) repeated: u64,
+    /// Hashes of the rows' keys, where rows are missing and keys are compared.
+    pub(crate) keys: Vec<u64>,
 }
 
 /// All frames of a table.
@@ -37,19 +43,25 @@ struct Stream {
     bounds: Option<(i64, i64)>,
     /// Ranges of whole pages, by their first; the end is exclusive.
     whole: BTreeMap<i64, i64>,
-    open: HashMap<i64, Box<Page>>,
+    open: HashMap<i64, Page>,
     doubled: BTreeMap<i64, u64>,
     contradictory: BTreeSet<i64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Page {
-    due: [u32; PAGE],
-    seen: [u32; PAGE],
-    /// Hashes of the row keys of frames that are not whole.
-    keys: Vec<Vec<u64>>,
-    /// Frames that are not whole.
-    open: usize,
+    /// A bit for each frame that has all its rows.
+    whole: [u64; PAGE / WORD],
+    /// Frames that have some of them, by their place in the page.
+    begun: BTreeMap<usize, Begun>,
+}
+
+/// A frame that is not whole.
+#[derive(Debug, Default)]
+struct Begun {
+    due: u32,
+    seen: u32,
+    keys: Vec<u64>,
 }
 
 /// What is to be said of one stream.
@@ -73,8 +85,19 @@ pub(crate) struct Account {
 }
 
 impl Page {
-    fn new() -> Page {
-        Page { due: [0; PAGE], seen: [0; PAGE], keys: Vec::new(), open: PAGE }
+    fn is_whole(&self, slot: usize) -> bool {
+        self.whole[slot / WORD] >> (slot % WORD) & 1 == 1
+    }
+
+    fn set_whole(&mut self, slot: usize) {
+        self.whole[slot / WORD] |= 1 << (slot % WORD);
+    }
+}
+
+impl Begun {
+    /// Rows too many.
+    fn extra(&self) -> u64 {
+        u64::from(self.seen.saturating_sub(self.due)).max(repeated(&self.keys))
     }
 }
 
@@ -90,15 +113,11 @@ impl Frames {
         number
     }
 
-    /// Counts runs. `keys` has the hash of each row's key in the order of the runs, or is empty.
-    pub(crate) fn count(&mut self, runs: &[Run], keys: &[u64]) {
-        let mut begin = 0;
-        for run in runs {
-            let end = (begin + run.rows as usize).min(keys.len());
-            let own = keys.get(begin..end).unwrap_or_default();
-            begin = end;
-            if let Some(stream) = self.streams.get_mut(run.stream as usize) {
-                stream.count(run, own);
+    /// Counts the parts of a batch.
+    pub(crate) fn count(&mut self, parts: Vec<Part>) {
+        for part in parts {
+            if let Some(stream) = self.streams.get_mut(part.stream as usize) {
+                stream.count(part);
             }
         }
     }
@@ -116,54 +135,50 @@ impl Frames {
 }
 
 impl Stream {
-    fn count(&mut self, run: &Run, keys: &[u64]) {
-        self.rows += u64::from(run.rows);
-        if run.seq < 1 || run.due < 1 {
-            self.contradictory.insert(run.seq);
+    fn count(&mut self, part: Part) {
+        self.rows += u64::from(part.rows);
+        if part.seq < 1 || part.due < 1 {
+            self.contradictory.insert(part.seq);
             return;
         }
-        let (first, last) = self.bounds.unwrap_or((run.seq, run.seq));
-        self.bounds = Some((first.min(run.seq), last.max(run.seq)));
-        let (number, slot) = place(run.seq);
-        if !self.open.contains_key(&number) && self.is_whole(number) {
-            *self.doubled.entry(run.seq).or_default() += u64::from(run.rows);
-            return;
+        let (first, last) = self.bounds.unwrap_or((part.seq, part.seq));
+        self.bounds = Some((first.min(part.seq), last.max(part.seq)));
+        let (number, slot) = place(part.seq);
+        let is_whole = match self.open.get(&number) {
+            Some(page) => page.is_whole(slot),
+            None => self.is_whole(number),
+        };
+        if is_whole {
+            return self.add_doubled(part.seq, u64::from(part.rows));
         }
-        let page = self.open.entry(number).or_insert_with(|| Box::new(Page::new()));
-        let due = run.due.unsigned_abs();
-        if page.due[slot] != 0 && page.due[slot] != due {
-            self.contradictory.insert(run.seq);
-        }
-        page.due[slot] = page.due[slot].max(due);
-        let before = page.seen[slot];
-        page.seen[slot] = before.saturating_add(run.rows);
-        if !keys.is_empty() {
-            if page.keys.is_empty() {
-                page.keys.resize_with(PAGE, Vec::new);
+        let page = self.open.entry(number).or_default();
+        let due = part.due.unsigned_abs();
+        let extra = if part.rows >= due && !page.begun.contains_key(&slot) {
+            u64::from(part.rows - due).max(part.repeated)
+        } else {
+            let begun = page.begun.entry(slot).or_default();
+            if begun.due != 0 && begun.due != due {
+                self.contradictory.insert(part.seq);
             }
-            page.keys[slot].extend_from_slice(keys);
-        }
-        if before < page.due[slot] && page.seen[slot] >= page.due[slot] {
-            page.open -= 1;
-        }
-        if page.open == 0
-            && let Some(page) = self.open.remove(&number)
-        {
-            self.close(number, &page);
+            begun.due = begun.due.max(due);
+            begun.seen = begun.seen.saturating_add(part.rows);
+            begun.keys.extend(part.keys);
+            if begun.seen < begun.due {
+                return;
+            }
+            page.begun.remove(&slot).map_or(0, |begun| begun.extra().max(part.repeated))
+        };
+        page.set_whole(slot);
+        if page.whole == [u64::MAX; PAGE / WORD] {
+            self.open.remove(&number);
             self.forget(number);
         }
+        self.add_doubled(part.seq, extra);
     }
 
-    /// Takes over what a page says of rows that are too many.
-    fn close(&mut self, number: i64, page: &Page) {
-        for slot in 0..PAGE {
-            let mut extra = u64::from(page.seen[slot].saturating_sub(page.due[slot]));
-            if let Some(keys) = page.keys.get(slot) {
-                extra = extra.max(repeated(keys));
-            }
-            if extra > 0 {
-                *self.doubled.entry(seq(number, slot)).or_default() += extra;
-            }
+    fn add_doubled(&mut self, seq: i64, rows: u64) {
+        if rows > 0 {
+            *self.doubled.entry(seq).or_default() += rows;
         }
     }
 
@@ -187,7 +202,10 @@ impl Stream {
 
     fn has(&self, seq: i64) -> bool {
         let (number, slot) = place(seq);
-        self.open.get(&number).map_or_else(|| self.is_whole(number), |page| page.seen[slot] > 0)
+        match self.open.get(&number) {
+            Some(page) => page.is_whole(slot) || page.begun.contains_key(&slot),
+            None => self.is_whole(number),
+        }
     }
 
     fn account(mut self) -> Account {
@@ -200,15 +218,15 @@ impl Stream {
             while let Some((first, end)) = whole.next_if(|(first, _)| *first < number) {
                 present.add(seq(first, 0), seq(end, 0) - 1);
             }
-            self.close(number, &page);
             for slot in 0..PAGE {
                 let seq = seq(number, slot);
-                if page.seen[slot] > 0 {
-                    present.add(seq, seq);
+                if let Some(begun) = page.begun.get(&slot) {
+                    account.short.push((seq, begun.seen, begun.due));
+                    self.add_doubled(seq, begun.extra());
+                } else if !page.is_whole(slot) {
+                    continue;
                 }
-                if page.seen[slot] > 0 && page.seen[slot] < page.due[slot] {
-                    account.short.push((seq, page.seen[slot], page.due[slot]));
-                }
+                present.add(seq, seq);
             }
         }
         for (first, end) in whole {
@@ -256,7 +274,7 @@ fn seq(page: i64, slot: usize) -> i64 {
 }
 
 /// How many of the hashes are there already.
-fn repeated(keys: &[u64]) -> u64 {
+pub(crate) fn repeated(keys: &[u64]) -> u64 {
     let mut sorted = keys.to_vec();
     sorted.sort_unstable();
     sorted.windows(2).filter(|pair| pair[0] == pair[1]).count() as u64
@@ -266,14 +284,14 @@ fn repeated(keys: &[u64]) -> u64 {
 mod tests {
     use super::*;
 
-    fn run(seq: i64, due: i32, rows: u32) -> Run {
-        Run { stream: 0, seq, due, rows }
+    fn run(seq: i64, due: i32, rows: u32) -> Part {
+        Part { seq, due, rows, ..Part::default() }
     }
 
-    fn account(runs: &[Run], keys: &[u64]) -> Account {
+    fn account(parts: &[Part]) -> Account {
         let mut frames = Frames::default();
         frames.stream("s", "n");
-        frames.count(runs, keys);
+        frames.count(parts.to_vec());
         frames.accounts().remove(0)
     }
 
@@ -282,7 +300,7 @@ mod tests {
         let mut frames = Frames::default();
         frames.stream("s", "n");
         for seq in (1..=1024).rev() {
-            frames.count(&[run(seq, 2, 1), run(seq, 2, 1)], &[]);
+            frames.count(vec![run(seq, 2, 1), run(seq, 2, 1)]);
         }
         assert!(frames.streams[0].open.is_empty());
         assert_eq!(frames.streams[0].whole, BTreeMap::from([(0, 4)]));
@@ -294,37 +312,51 @@ mod tests {
 
     #[test]
     fn a_row_too_many_is_found_in_an_open_and_in_a_forgotten_page() {
-        let mut runs: Vec<Run> = (1..=256).map(|seq| run(seq, 1, 1)).collect();
+        let mut runs: Vec<Part> = (1..=256).map(|seq| run(seq, 1, 1)).collect();
         runs.extend([run(7, 1, 2), run(300, 1, 1), run(300, 1, 1)]);
-        let account = account(&runs, &[]);
+        let account = account(&runs);
         assert_eq!(account.doubled, [(7, 2), (300, 1)]);
         assert_eq!(account.missing, [(257, 299)]);
     }
 
     #[test]
+    fn a_whole_frame_keeps_no_keys() {
+        let mut frames = Frames::default();
+        frames.stream("s", "n");
+        frames.count(vec![Part { keys: vec![1, 2], ..run(9, 3, 2) }]);
+        assert_eq!(frames.streams[0].open[&0].begun[&8].keys.len(), 2);
+        frames.count(vec![Part { keys: vec![3], ..run(9, 3, 1) }]);
+        assert!(frames.streams[0].open[&0].begun.is_empty());
+        frames.count(vec![run(9, 3, 1)]);
+        assert_eq!(frames.accounts()[0].doubled, [(9, 1)]);
+    }
+
+    #[test]
     fn the_highest_number_that_a_row_can_say_is_a_frame_like_others() {
-        let account = account(&[run(i64::MAX, 1, 1), run(i64::MAX, 1, 1)], &[]);
+        let account = account(&[run(i64::MAX, 1, 1), run(i64::MAX, 1, 1)]);
         assert_eq!(account.missing, [(1, i64::MAX - 1)]);
         assert_eq!(account.doubled, [(i64::MAX, 1)]);
     }
 
     #[test]
     fn a_short_frame_and_missing_ones_are_told_apart() {
-        let account = account(&[run(2, 8, 7), run(5, 8, 8)], &[]);
+        let account = account(&[run(2, 8, 7), run(5, 8, 8)]);
         assert_eq!(account.short, [(2, 7, 8)]);
         assert_eq!(account.missing, [(1, 1), (3, 4)]);
     }
 
     #[test]
     fn a_row_twice_in_place_of_another_is_found_by_its_key() {
-        let account = account(&[run(1, 3, 3), run(2, 3, 3)], &[1, 2, 3, 5, 4, 5]);
-        assert_eq!(account.doubled, [(2, 1)]);
+        let parted = |rows, keys: &[u64]| Part { keys: keys.to_vec(), ..run(2, 3, rows) };
+        let in_one = Part { repeated: 1, ..run(4, 3, 3) };
+        let account = account(&[run(1, 3, 3), parted(2, &[5, 4]), run(3, 3, 3), parted(1, &[5]), in_one]);
+        assert_eq!(account.doubled, [(2, 1), (4, 1)]);
         assert!(account.short.is_empty());
     }
 
     #[test]
     fn rows_that_disagree_on_their_frame_or_have_none_are_contradictory() {
-        let account = account(&[run(1, 3, 1), run(1, 2, 1), run(0, 1, 1), run(4, 0, 1)], &[]);
+        let account = account(&[run(1, 3, 1), run(1, 2, 1), run(0, 1, 1), run(4, 0, 1)]);
         assert_eq!(account.contradictory, [0, 1, 4]);
     }
 }

@@ -1,7 +1,7 @@
 //! Proves a lake complete, or says what is missing and what is there twice.
 //!
 //! The proof is in the row files: every row says which frame it is of and how many rows that frame had. `columns` reads
-//! those columns alone, `rows` makes runs of them, `frames` counts; `witness` knows what should be there besides, and
+//! those columns alone, `rows` makes parts of frames of them, `frames` counts; `witness` knows what should be there besides, and
 //! `report` is the answer. Nothing is written, and nothing is believed that a writer recorded about its own work.
 //!
 //! What it cannot see: a last frame that neither coverage nor a received set nor a file knows of.

@@ -149,9 +149,8 @@ impl Input {
     ) -> Result<u64, StorageError> {
         let place = file.path.as_ref();
         columns::read(lake, &file.path, bytes, &rows::columns(self.table, keys), |batch| {
-            let runs = rows::runs(place, batch, |id, node| locked(frames).stream(id, node))?;
-            let keys = rows::keys(place, batch)?;
-            locked(frames).count(&runs, &keys);
+            let parts = rows::parts(place, batch, |id, node| locked(frames).stream(id, node))?;
+            locked(frames).count(parts);
             watched.add(batch.num_rows() as u64);
             Ok(())
         })
@@ -163,11 +162,11 @@ impl Input {
         let mut found = Vec::new();
         let read = columns::read(lake, path, bytes, &rows::columns(self.table, false), |batch| {
             let mut names = Vec::new();
-            let runs = rows::runs(path.as_ref(), batch, |id, _| {
+            let parts = rows::parts(path.as_ref(), batch, |id, _| {
                 names.push(id.to_owned());
                 names.len() as u32 - 1
             })?;
-            let named = runs.iter().filter_map(|run| Some((names.get(run.stream as usize)?, run.seq)));
+            let named = parts.iter().filter_map(|part| Some((names.get(part.stream as usize)?, part.seq)));
             found
                 .extend(named.filter(|(id, seq)| *seq > 0 && !frames.has(id, *seq)).map(|(id, seq)| (id.clone(), seq)));
             Ok(())
