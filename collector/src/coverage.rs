@@ -70,19 +70,23 @@ impl Outcome {
     }
 }
 
-/// How many rows of each minute and outcome a frame carries; what has to move if it is dropped.
+/// How many rows of each minute and outcome a frame carries; what has to move if it is dropped. Every frame that waits has
+/// one, with an entry or two, so it is a plain list.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Tally(BTreeMap<(i64, Outcome), i64>);
+pub(crate) struct Tally(Vec<((i64, Outcome), i64)>);
 
 impl Tally {
     /// Counts one row.
     pub(crate) fn add(&mut self, minute: i64, outcome: Outcome) {
-        *self.0.entry((minute, outcome)).or_default() += 1;
+        match self.0.iter_mut().rev().find(|(key, _)| *key == (minute, outcome)) {
+            Some((_, rows)) => *rows += 1,
+            None => self.0.push(((minute, outcome), 1)),
+        }
     }
 
     /// Its counts one by one, to be stored.
     pub(crate) fn to_list(&self) -> Vec<(i64, Outcome, i64)> {
-        self.0.iter().map(|(&(minute, outcome), &rows)| (minute, outcome, rows)).collect()
+        self.0.iter().map(|&((minute, outcome), rows)| (minute, outcome, rows)).collect()
     }
 
     /// The tally of a stored list.
@@ -160,7 +164,7 @@ impl Coverage {
 
     /// Rows that were made have been dropped. A late one was never expected, so it only leaves `late`.
     pub(crate) fn dropped(&mut self, table: &'static Table, tally: &Tally, reason: &'static str) {
-        for (&(minute, outcome), &rows) in &tally.0 {
+        for &((minute, outcome), rows) in &tally.0 {
             let Some(counts) = self.of(table, minute) else { return };
             counts.put(outcome, -rows);
             if outcome != Outcome::Late {
@@ -172,7 +176,7 @@ impl Coverage {
 
     /// Kafka has acknowledged rows that had waited; they were counted when they were made.
     pub(crate) fn spooled(&mut self, table: &'static Table, tally: &Tally) {
-        for (&(minute, _), &rows) in &tally.0 {
+        for &((minute, _), rows) in &tally.0 {
             let Some(counts) = self.of(table, minute) else { return };
             counts.spooled += rows;
         }

@@ -139,22 +139,29 @@ impl Store {
 
     /// Makes a batch durable. After an error nothing of it is, and the same batch may be tried again.
     pub(crate) fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
-        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        // After an error of the disk redb wants the file opened anew.
-        let open = match database.take() {
-            Some(open) => open,
-            None => guarded(|| open_file(&self.folder))?,
+        self.open_again()?;
+        // Payloads are read meanwhile: a backlog must not wait for every commit.
+        let committed = match self.database.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            Some(open) => guarded(|| write(open, batch)),
+            None => Err(StoreError::Refused("the spool is not open".to_owned())),
         };
-        let committed = guarded(|| write(&open, batch));
-        match &committed {
-            Ok(()) => *database = Some(open),
-            Err(StoreError::Damaged(_)) => {
+        if let Err(error) = &committed {
+            *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
+            if matches!(error, StoreError::Damaged(_)) {
                 // The next start sets it aside; if this cannot be written either, the next commit fails the same way.
                 let _ = std::fs::File::create(self.folder.join(DAMAGED));
             }
-            Err(StoreError::Refused(_)) => {}
         }
         committed
+    }
+
+    /// Opens the file where an error has closed it: after one of the disk redb wants that.
+    fn open_again(&self) -> Result<(), StoreError> {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if database.is_none() {
+            *database = Some(guarded(|| open_file(&self.folder))?);
+        }
+        Ok(())
     }
 
     /// The payload of a frame; `Damaged` where it is not what was stored.
