@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Answer;
 use super::letters::Letter;
-use super::proof::Proof;
+use super::proof::{Counted, Proof, Received};
 use super::replay::Replayed;
 
 /// The proof.
@@ -21,15 +21,16 @@ pub(super) fn proof(proof: &Proof) -> String {
         json!({"topic": of.topic, "partition": of.partition, "next": of.next, "low": of.low, "high": of.high,
             "waiting": of.waiting(), "overtaken": of.overtaken(), "ahead": of.ahead()})
     });
-    let received = proof.received.iter().map(|(table, counted)| {
-        let counts = json!({"duplicates": counted.duplicates, "dead_letters": counted.dead_letters});
+    let received = proof.received.iter().map(|(table, received)| {
+        let counts = json!({"duplicates": received.all.duplicates, "dead_letters": received.all.dead_letters});
         ((*table).to_owned(), counts)
     });
+    let tables = proof.report.tables.iter().map(|of| table(of, proof.received.get(of.table.as_str())));
     let whole = json!({
         "answer": answer,
         "exit_code": proof.answer().exit_code(),
         "seconds": proof.took.as_secs_f64(),
-        "tables": proof.report.tables.iter().map(table).collect::<Vec<_>>(),
+        "tables": tables.collect::<Vec<_>>(),
         "kafka": waiting.collect::<Vec<_>>(),
         "received": received.collect::<serde_json::Map<_, _>>(),
         "doubts": proof.report.doubts,
@@ -55,14 +56,16 @@ pub(super) fn replayed(replayed: &Replayed, dry_run: bool) -> String {
     format!("{whole}\n")
 }
 
-fn table(table: &TableReport) -> Value {
+fn table(table: &TableReport, received: Option<&Received>) -> Value {
+    let counted = |of: &StreamReport| received.and_then(|received| received.streams.get(&of.stream_id)).copied();
+    let streams = table.streams.iter().map(|of| stream(of, counted(of).unwrap_or_default()));
     let orphan = |(path, bytes): &(String, u64)| json!({"path": path, "bytes": bytes});
     json!({
         "table": table.table,
         "version": table.version,
         "rows": table.rows,
         "files": table.files,
-        "streams": table.streams.iter().map(stream).collect::<Vec<_>>(),
+        "streams": streams.collect::<Vec<_>>(),
         "files_missing": table.files_missing,
         "files_altered": table.files_altered.iter().map(altered).collect::<Vec<_>>(),
         "orphans": table.orphans.iter().map(orphan).collect::<Vec<_>>(),
@@ -75,7 +78,7 @@ fn altered(file: &AlteredFile) -> Value {
         "bytes_told": file.bytes_told})
 }
 
-fn stream(stream: &StreamReport) -> Value {
+fn stream(stream: &StreamReport, counted: Counted) -> Value {
     let short = |(seq, rows, due): &(i64, u32, u32)| json!({"seq": seq, "rows": rows, "frame_rows": due});
     let doubled = |(seq, rows): &(i64, u64)| json!({"seq": seq, "rows": rows});
     json!({
@@ -86,6 +89,8 @@ fn stream(stream: &StreamReport) -> Value {
         "seq_first": stream.seq_first,
         "seq_last": stream.seq_last,
         "seq_known": stream.seq_known,
+        "duplicates": counted.duplicates,
+        "dead_letters": counted.dead_letters,
         "gaps": stream.gaps.iter().map(gap).collect::<Vec<_>>(),
         "short": stream.short.iter().map(short).collect::<Vec<_>>(),
         "doubled": stream.doubled.iter().map(doubled).collect::<Vec<_>>(),

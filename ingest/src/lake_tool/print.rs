@@ -84,8 +84,8 @@ fn write_tables(text: &mut String, proof: &Proof) -> std::fmt::Result {
             table.orphans.len(),
         )?;
     }
-    for (table, received) in proof.received.iter().filter(|(_, counted)| **counted != Default::default()) {
-        let (duplicates, letters) = (received.duplicates, received.dead_letters);
+    for (table, received) in proof.received.iter().filter(|(_, received)| received.all != Default::default()) {
+        let (duplicates, letters) = (received.all.duplicates, received.all.dead_letters);
         writeln!(text, "{table}: {duplicates} frames came again and were dropped, {letters} dead letters")?;
     }
     Ok(())

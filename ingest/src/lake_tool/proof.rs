@@ -26,8 +26,17 @@ pub(super) struct Proof {
 }
 
 /// What the received sets of a table have counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Received {
+    /// In all, with the messages set aside that name no stream.
+    pub(super) all: Counted,
+    /// By stream.
+    pub(super) streams: BTreeMap<String, Counted>,
+}
+
+/// What did not become rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counted {
     /// Frames that came again and were dropped.
     pub(super) duplicates: u64,
     /// Messages that were set aside.
@@ -98,10 +107,13 @@ fn received(lake: &Lake, testimony: &mut Vec<Testimony>, doubts: &mut Vec<String
                 }
             };
             let count: &mut Received = counts.entry(table.name).or_default();
-            count.dead_letters += set.unnamed_letters();
+            count.all.dead_letters += set.unnamed_letters();
             for (stream_id, stream) in set.streams() {
-                count.duplicates += stream.duplicates();
-                count.dead_letters += stream.dead_letters();
+                // A stream is in one partition; in two only where a node's partition was changed, against the rules.
+                for counted in [&mut count.all, count.streams.entry(stream_id.clone()).or_default()] {
+                    counted.duplicates += stream.duplicates();
+                    counted.dead_letters += stream.dead_letters();
+                }
                 let mut hear = |spans: &[(i64, i64)], reason: Reason| {
                     testimony.extend(spans.iter().map(|(seq_first, seq_last)| Testimony {
                         table: table.name.to_owned(),

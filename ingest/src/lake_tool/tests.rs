@@ -112,11 +112,14 @@ fn a_proof_names_every_finding_and_says_what_it_is() {
         ..TableReport::default()
     };
     let report = Report { tables: vec![table], doubts: Vec::new() };
-    let proof =
-        proof::Proof { report, waiting: Vec::new(), received: BTreeMap::new(), took: Duration::from_millis(1500) };
+    let counted = proof::Counted { duplicates: 12, dead_letters: 3 };
+    let received = proof::Received { all: counted, streams: BTreeMap::from([(STREAM.to_owned(), counted)]) };
+    let received = BTreeMap::from([("event", received)]);
+    let proof = proof::Proof { report, waiting: Vec::new(), received, took: Duration::from_millis(1500) };
     assert_eq!(proof.answer(), Answer::Incomplete);
     let printed = print::proof("/lake", &proof, false);
     for wanted in [
+        "event: 12 frames came again and were dropped, 3 dead letters",
         "seq 2..4 missing: dropped by the collector: spool_full",
         "seq 6 missing: unexplained",
         "seq 5 short: 3 of 4 rows",
@@ -128,7 +131,9 @@ fn a_proof_names_every_finding_and_says_what_it_is() {
         assert!(printed.contains(wanted), "{wanted} is not in\n{printed}");
     }
     let told: serde_json::Value = serde_json::from_str(&json::proof(&proof)).unwrap();
-    let gaps = &told["tables"][0]["streams"][0]["gaps"];
+    let stream = &told["tables"][0]["streams"][0];
+    assert_eq!((stream["duplicates"].as_u64(), stream["dead_letters"].as_u64()), (Some(12), Some(3)));
+    let gaps = &stream["gaps"];
     assert_eq!(
         (told["exit_code"].as_i64(), gaps[0]["frames"].as_i64(), &gaps[1]["reason"]),
         (Some(1), Some(3), &"unexplained".into())
