@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use crate::config::Config;
 use crate::health::Health;
 use crate::kafka_client::{self, Producer};
+use crate::kernel_log;
 use crate::service::sources;
 use crate::source::{Found, Identity, Source};
 
@@ -66,6 +67,12 @@ pub async fn check(config: &Config, offline: bool) -> Findings {
     if !offline {
         check_state(config, &mut findings);
         check_kafka(config, &mut findings).await;
+    }
+    if let Some(path) = config.kernel_log_path() {
+        match if offline { Ok(()) } else { kernel_log::check(path) } {
+            Ok(()) => findings.line("kernel", format_args!("XIDs from {}", path.display())),
+            Err(reason) => findings.line("kernel", format_args!("note: {reason}")),
+        }
     }
     let (sink, _events) = mpsc::channel(64);
     for source in sources(config, &sink) {

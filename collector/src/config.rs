@@ -61,6 +61,9 @@ pub struct Config {
     /// NVIDIA GPUs of this host.
     #[serde(default)]
     pub nvml: NvmlConfig,
+    /// What NVIDIA's driver says in the kernel log.
+    #[serde(default)]
+    pub kernel_log: KernelLogConfig,
     /// What all miners have in common.
     #[serde(default)]
     miners: MinersConfig,
@@ -170,6 +173,16 @@ pub struct NvmlConfig {
     pub rack: Option<String>,
 }
 
+/// `[kernel_log]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KernelLogConfig {
+    /// Whether to read it. Default: where NVIDIA GPUs are read.
+    pub enabled: Option<bool>,
+    /// The log, in the format of the kernel's device. Default: `/dev/kmsg`.
+    pub path: PathBuf,
+}
+
 /// `[miners]` and all `[[miner]]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -242,6 +255,11 @@ impl Config {
     /// Settings of the miner source: what all miners have in common, and the miners.
     pub fn miners(&self) -> MinersConfig {
         MinersConfig { miners: self.miner.clone(), ..self.miners.clone() }
+    }
+
+    /// The kernel log to read, where one is to be read.
+    pub fn kernel_log_path(&self) -> Option<&Path> {
+        self.kernel_log.enabled.unwrap_or(self.nvml.enabled).then_some(self.kernel_log.path.as_path())
     }
 
     /// Checks what the types cannot say.
@@ -385,6 +403,12 @@ impl Default for NvmlConfig {
     }
 }
 
+impl Default for KernelLogConfig {
+    fn default() -> KernelLogConfig {
+        KernelLogConfig { enabled: None, path: PathBuf::from("/dev/kmsg") }
+    }
+}
+
 impl Default for MinersConfig {
     fn default() -> MinersConfig {
         MinersConfig { period: Duration::from_secs(30), timeout: Duration::from_secs(5), miners: Vec::new() }
@@ -429,6 +453,7 @@ mod tests {
         let config = config("").unwrap();
         assert_eq!(config.kafka.topic("event"), "racklake.event");
         assert_eq!((config.nvml.enabled, config.miners().miners.len()), (true, 0));
+        assert_eq!(config.kernel_log_path(), Some(Path::new("/dev/kmsg")));
     }
 
     #[test]

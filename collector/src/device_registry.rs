@@ -19,6 +19,9 @@ use crate::state::Remembered;
 
 type Key = (String, String);
 
+/// The source whose devices are NVIDIA GPUs.
+const GPUS: &str = "nvml";
+
 /// All devices, by source and address.
 #[derive(Debug)]
 pub(crate) struct Devices {
@@ -34,6 +37,8 @@ struct Inner {
     identity_unsaved: bool,
     /// A counter is not saved yet.
     counters_unsaved: bool,
+    /// When the kernel log said last that NVIDIA's driver was loaded, µs UTC; 0 where it has not.
+    driver_loaded: i64,
 }
 
 #[derive(Debug, Default)]
@@ -94,10 +99,10 @@ impl Devices {
         {
             self.identify(&mut inner, &key, id, &Parts::of(&identity.row), &mut events);
         }
-        let Inner { entries, identity_unsaved, counters_unsaved } = &mut *inner;
+        let Inner { entries, identity_unsaved, counters_unsaved, driver_loaded } = &mut *inner;
         let entry = entries.entry(key).or_default();
         entry.rack = seen.rack.map(str::to_owned);
-        let (began, counted) = self.follow_session(&mut entry.remembered, seen, &mut events);
+        let (began, counted) = self.follow_session(&mut entry.remembered, seen, *driver_loaded, &mut events);
         *identity_unsaved |= began || !events.is_empty();
         *counters_unsaved |= counted;
         Observed { labels: labels(entry), events }
@@ -115,6 +120,25 @@ impl Devices {
     pub(crate) fn lookup(&self, address: &str) -> Option<DeviceLabels> {
         let inner = locked(&self.inner);
         inner.entries.iter().find(|((_, place), _)| place == address).map(|(_, entry)| labels(entry))
+    }
+
+    /// The labels of the GPU at a PCI address that may lack the function: `0000:9b:00`.
+    pub(crate) fn lookup_pci(&self, address: &str) -> Option<DeviceLabels> {
+        let inner = locked(&self.inner);
+        let is_there = |place: &str| place.strip_prefix(address).is_some_and(|f| f.is_empty() || f.starts_with('.'));
+        let found = inner.entries.iter().find(|((source, place), _)| source == GPUS && is_there(place));
+        found.map(|(_, entry)| labels(entry))
+    }
+
+    /// Whether any GPU is known.
+    pub(crate) fn has_gpus(&self) -> bool {
+        locked(&self.inner).entries.keys().any(|(source, _)| source == GPUS)
+    }
+
+    /// NVIDIA's driver was loaded at `ts` (µs UTC): counters of GPUs that were seen before it have begun anew.
+    pub(crate) fn driver_loaded(&self, ts: i64) {
+        let mut inner = locked(&self.inner);
+        inner.driver_loaded = inner.driver_loaded.max(ts);
     }
 
     /// What to save, where anything has changed; changes of counters alone count only `with_counters`.
@@ -145,7 +169,7 @@ impl Devices {
 
     fn id_of_address(&self, source: &str, address: &str) -> String {
         match source {
-            "nvml" => format!("pci:{}:{address}", self.node),
+            GPUS => format!("pci:{}:{address}", self.node),
             _ => format!("addr:{address}"),
         }
     }
@@ -208,7 +232,13 @@ impl Devices {
     }
 
     /// Begins a new session where the counters have begun anew. Says whether one began and whether counters moved.
-    fn follow_session(&self, device: &mut Remembered, seen: Seen<'_>, events: &mut Vec<EventDraft>) -> (bool, bool) {
+    fn follow_session(
+        &self,
+        device: &mut Remembered,
+        seen: Seen<'_>,
+        driver_loaded: i64,
+        events: &mut Vec<EventDraft>,
+    ) -> (bool, bool) {
         let fell = device
             .lifetime
             .iter()
@@ -218,6 +248,7 @@ impl Devices {
             () if device.session_id == 0 => "first seen",
             () if device.boot_id != self.boot_id => "host restarted",
             () if seen.returned => "device returned",
+            () if seen.source == GPUS && device.session_id < driver_loaded => "driver loaded",
             () if fell => "counters fell",
             () => {
                 let moved = !seen.lifetime.is_empty();
@@ -226,7 +257,9 @@ impl Devices {
             }
         };
         let before = device.session_id;
-        device.session_id = seen.ts.max(before + 1);
+        // A read may have ended before the line about the driver was read.
+        let loaded = if seen.source == GPUS { driver_loaded } else { 0 };
+        device.session_id = seen.ts.max(before + 1).max(loaded);
         device.boot_id.clone_from(&self.boot_id);
         device.lifetime = seen.lifetime.to_vec();
         if before != 0 {

@@ -29,6 +29,7 @@ struct Inner {
     /// When frames were last dropped for a reason.
     dropped: BTreeMap<&'static str, Instant>,
     failing: BTreeMap<String, String>,
+    notes: BTreeMap<&'static str, String>,
 }
 
 impl Health {
@@ -69,6 +70,21 @@ impl Health {
     /// A part works.
     pub(crate) fn works(&self, part: &str) {
         locked(&self.inner).failing.remove(part);
+    }
+
+    /// A part that the collector can do without does not work; said, but no fault.
+    pub(crate) fn note(&self, part: &'static str, text: &str) {
+        locked(&self.inner).notes.insert(part, text.to_owned());
+    }
+
+    /// Nothing more to say about a part.
+    pub(crate) fn unnote(&self, part: &'static str) {
+        locked(&self.inner).notes.remove(part);
+    }
+
+    /// What is said, wrong or not.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        locked(&self.inner).notes.iter().map(|(part, text)| format!("note: {part}: {text}")).collect()
     }
 
     /// What is wrong; empty where nothing is.

@@ -53,8 +53,10 @@ async fn metrics_text(State(shown): State<Shown>) -> impl IntoResponse {
 
 async fn health_text(State(shown): State<Shown>) -> impl IntoResponse {
     let problems = shown.health.problems();
-    if problems.is_empty() {
-        return (StatusCode::OK, "ok\n".to_owned());
-    }
-    (StatusCode::SERVICE_UNAVAILABLE, format!("degraded\n{}\n", problems.join("\n")))
+    let (status, word) = match problems.as_slice() {
+        [] => (StatusCode::OK, "ok"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "degraded"),
+    };
+    let lines = [word.to_owned()].into_iter().chain(problems).chain(shown.health.notes());
+    (status, lines.map(|line| line + "\n").collect::<String>())
 }

@@ -3,7 +3,7 @@
 //! A reading goes straight through the files: a `source` reads it, the `sampler` decides when and stamps it, the
 //! `outlet` journals and counts it (`coverage`), puts it into a frame (`frames`) and in line (`queue`), the `spool` makes
 //! the frame durable, and the `publisher` hands it to Kafka and waits until it is acknowledged. What happens beside the
-//! readings is an `event`.
+//! readings is an `event`; what the driver says in the kernel log comes from `kernel_log`.
 //!
 //! This crate knows no Parquet and no object store, and keeps nothing global: two collectors in one process do not meet.
 
@@ -35,6 +35,7 @@ mod testing;
 
 pub mod check;
 pub mod config;
+pub mod kernel_log;
 pub mod miner;
 pub mod nvml;
 pub mod source;

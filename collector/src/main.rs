@@ -1,10 +1,13 @@
 //! `racklake-collector`: reads the arguments and runs the collector until it is told to stop.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use racklake_collector::kernel_log::decode;
 use racklake_collector::{Config, Reload, check, run_with_reloads};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -31,6 +34,15 @@ enum Command {
         /// Looks at the file only, not at devices and Kafka.
         #[arg(long)]
         offline: bool,
+    },
+    /// Explains the GPU errors in a kernel log (XIDs, SXids, GPUs that fell off the bus), one line each.
+    Xid {
+        /// Text of dmesg or journalctl, or the format of /dev/kmsg; - is standard input.
+        #[arg(default_value = "-")]
+        file: PathBuf,
+        /// One JSON object per line; what a line does not say is null.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -63,6 +75,15 @@ async fn start(arguments: Arguments) -> Result<ExitCode> {
             let findings = check::check(&Config::load(&config)?, offline).await;
             print!("{findings}");
             Ok(if findings.problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        (Some(Command::Xid { file, json }), _) => {
+            let (name, mut output) = (file.display(), std::io::stdout().lock());
+            let decoded = match file.to_str() {
+                Some("-") => decode(std::io::stdin().lock(), &mut output, json),
+                _ => File::open(&file).and_then(|log| decode(BufReader::new(log), &mut output, json)),
+            };
+            decoded.with_context(|| format!("{name}: cannot be read as a kernel log"))?;
+            Ok(ExitCode::SUCCESS)
         }
         (None, Some(config)) => {
             let shutdown = CancellationToken::new();

@@ -29,6 +29,8 @@ pub(crate) struct Metrics {
     pub(crate) events: Family<One, Counter>,
     pub(crate) discoveries_failed: Family<One, Counter>,
     pub(crate) reloads: Family<One, Counter>,
+    pub(crate) kernel_log_lines_lost: Counter,
+    pub(crate) nvml_events_merged: Counter,
     pub(crate) devices: Family<Two, Gauge>,
     pub(crate) read_seconds: Family<One, Histogram, fn() -> Histogram>,
     pub(crate) spool_bytes: Gauge,
@@ -64,6 +66,8 @@ impl Metrics {
             events: Family::default(),
             discoveries_failed: Family::default(),
             reloads: Family::default(),
+            kernel_log_lines_lost: Counter::default(),
+            nvml_events_merged: Counter::default(),
             devices: Family::default(),
             read_seconds: Family::new_with_constructor(read_buckets),
             spool_bytes: Gauge::default(),
@@ -87,6 +91,10 @@ impl Metrics {
         r.register("events", "Events, by name", self.events.clone());
         r.register("discoveries_failed", "Discoveries that failed, by source", self.discoveries_failed.clone());
         r.register("config_reloads", "Configs read again, by what became of them", self.reloads.clone());
+        let lost = "Lines of the kernel log that were overwritten before they were read";
+        r.register("kernel_log_lines_lost", lost, self.kernel_log_lines_lost.clone());
+        let merged = "XIDs of NVML that have no row because the kernel log told the same";
+        r.register("nvml_events_merged", merged, self.nvml_events_merged.clone());
         r.register("devices", "Devices, by source and whether they are there", self.devices.clone());
         r.register("read_seconds", "How long reads take", self.read_seconds.clone());
         r.register("spool_bytes", "Bytes of frames that wait for Kafka", self.spool_bytes.clone());

@@ -25,6 +25,7 @@ use crate::episodes::Episodes;
 use crate::event::{EventNumbers, detailed};
 use crate::frames::{Closed, Frame, Frames};
 use crate::health::Health;
+use crate::kernel_log::Position;
 use crate::metrics::{Metrics, one, two};
 use crate::place::{DeviceLabels, Place, locked};
 use crate::queue::{Limits, Queue, Queued, drop_reason};
@@ -57,6 +58,8 @@ struct Inner {
     coverage: Coverage,
     numbers: EventNumbers,
     episodes: Episodes,
+    /// How far the kernel log has been read.
+    kernel_log: Option<Position>,
     /// Reads that have begun and have no row: due time and address.
     begun: BTreeMap<(i64, String), &'static Table>,
     journal: Option<Journal>,
@@ -90,6 +93,7 @@ impl Outlet {
             coverage: Coverage::default(),
             numbers: EventNumbers::default(),
             episodes: Episodes::default(),
+            kernel_log: None,
             begun: BTreeMap::new(),
             journal: None,
             journal_failed: false,
@@ -310,6 +314,9 @@ impl Outlet {
         let table = row.table();
         inner.coverage.made(table, minute, outcome);
         inner.episodes.follow(&row);
+        if let Some(position) = Position::of(&row) {
+            Position::advance(&mut inner.kernel_log, position);
+        }
         self.metrics.rows.get_or_create(&two(("table", table.name), ("outcome", outcome.name()))).inc();
         let closed = inner.frames.push(&self.place, row, minute, outcome, Instant::now());
         self.absorb(inner, closed);

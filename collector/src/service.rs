@@ -1,5 +1,6 @@
 //! Puts the parts of a collector together, runs them, and ends them in order.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::device_registry::Devices;
 use crate::event::{detailed, own};
 use crate::health::Health;
 use crate::housekeeping::Housekeeping;
+use crate::kernel_log::{KernelLog, Shared};
 use crate::metrics::Metrics;
 use crate::miner::MinerSource;
 use crate::nvml::NvmlSource;
@@ -67,7 +69,7 @@ pub async fn run_with_reloads(
     if let Some(damage) = loaded.damage {
         outlet.event(own("state_damaged", "warning", damage), None);
     }
-    let devices = Arc::new(Devices::new(&config.node, boot_id, loaded.devices));
+    let devices = Arc::new(Devices::new(&config.node, boot_id.clone(), loaded.devices));
 
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let publishing = tokio::spawn(publisher.run(drain.clone()));
@@ -82,7 +84,9 @@ pub async fn run_with_reloads(
         async move { outlet.run_timers(stop).await }
     });
     let (sink, events) = mpsc::channel(SOURCE_EVENTS_MAX);
-    let forwarding = tokio::spawn(forward_events(events, Arc::clone(&outlet), Arc::clone(&devices), drain.clone()));
+    let told = Shared::new(&outlet, &devices, &health, &metrics);
+    let log = config.kernel_log_path().map(|path| (path.to_owned(), boot_id));
+    let forwarding = tokio::spawn(forward_events(events, told, log, drain.clone()));
 
     let (relisted, listening) = watch::channel(());
     let parts = (Arc::clone(&outlet), Arc::clone(&metrics), listening);
@@ -193,29 +197,37 @@ async fn serve_http(
     }
 }
 
-/// Takes events that belong to no read, until `stop` and then what is there.
+/// Takes events that belong to no read, and those of the kernel log, until `stop` and then what is there.
 async fn forward_events(
     mut events: mpsc::Receiver<EventDraft>,
-    outlet: Arc<Outlet>,
-    devices: Arc<Devices>,
+    shared: Shared,
+    log: Option<(PathBuf, String)>,
     stop: CancellationToken,
 ) {
-    let take = |draft: EventDraft| {
-        let device = draft.address.as_deref().and_then(|address| devices.lookup(address));
-        outlet.event(draft, device.as_ref());
-    };
+    let merger = Arc::clone(&shared.merger);
+    let mut beside = JoinSet::new();
+    let reads_log = log.is_some();
+    if let Some((path, boot_id)) = log {
+        beside.spawn(KernelLog::new(&path, &boot_id, shared).run(stop.clone()));
+        let (merger, stop) = (Arc::clone(&merger), stop.clone());
+        beside.spawn(async move { merger.run(stop).await });
+    }
+    let take = |draft: EventDraft| if reads_log { merger.nvml(draft) } else { merger.send(draft) };
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             event = events.recv() => match event {
                 Some(draft) => take(draft),
-                None => return stop.cancelled().await,
+                None => break stop.cancelled().await,
             },
         }
     }
     while let Ok(draft) = events.try_recv() {
         take(draft);
     }
+    // Lines that are there already may be twins of what still waits.
+    while beside.join_next().await.is_some() {}
+    merger.end();
 }
 
 /// Which boot of the host this is; counters of its devices began with it.
@@ -271,7 +283,7 @@ mod tests {
         let bootstrap = cluster.bootstrap_servers();
         let text = format!(
             "site = \"s\"\nnode = \"n\"\nstate_dir = {:?}\n[kafka]\nbootstrap_servers = {bootstrap:?}\npartitions = 4\n\
-             [http]\nlisten = \"127.0.0.1:0\"\n[nvml]\nlibrary = \"/nowhere/libnvidia-ml.so.1\"\n",
+             [http]\nlisten = \"127.0.0.1:0\"\n[kernel_log]\nenabled = false\n[nvml]\nlibrary = \"/nowhere/libnvidia-ml.so.1\"\n",
             folder.path().join("state").display().to_string(),
         );
         let shutdown = CancellationToken::new();

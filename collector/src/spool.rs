@@ -124,8 +124,8 @@ fn continued(stored: Account, fresh: Account) -> Account {
     let kept = Account { order_next: stored.order_next, drops: stored.drops, route: stored.route, ..fresh };
     // Another host may still run: it reads its own journal and tells its own coverage.
     if same_host {
-        let (journal, episodes_open) = (stored.journal, stored.episodes_open);
-        Account { journal, coverage: stored.coverage, episodes_open, ..kept }
+        let (journal, episodes_open, kernel_log) = (stored.journal, stored.episodes_open, stored.kernel_log);
+        Account { journal, coverage: stored.coverage, episodes_open, kernel_log, ..kept }
     } else {
         kept
     }

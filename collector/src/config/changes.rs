@@ -32,6 +32,7 @@ impl Config {
             ("kafka.properties", kafka.properties != kafka_wanted.properties),
             ("nvml.enabled", self.nvml.enabled != wanted.nvml.enabled),
             ("nvml.library", self.nvml.library != wanted.nvml.library),
+            ("kernel_log", self.kernel_log != wanted.kernel_log),
         ];
         differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde_json::{Map, Value, json};
+
 use super::library::Library;
 use super::raw::{Answer, Calls, EventSet, Handle, RawEvent, TIMEOUT};
+use crate::kernel_log::{self, explained};
 use crate::source::{EventDraft, EventSink};
 
 /// nvmlEventTypeXidCriticalError.
@@ -69,23 +72,26 @@ fn run(library: &Library, gpus: &[(String, Handle)], stop: &AtomicBool, events: 
 
 fn draft(event: &RawEvent, address: Option<&str>) -> EventDraft {
     let place = address.unwrap_or("an unknown GPU");
-    let draft = match event.kind {
-        XID => EventDraft::new("xid", "nvml", "error", format!("XID {} on GPU {place}", event.data))
-            .with_code(event.data as i64),
-        kind => EventDraft::new("nvml_event", "nvml", "warning", format!("NVML event {kind:#x} on GPU {place}"))
-            .with_code(kind as i64),
+    let code = event.data as i64;
+    let (draft, mut details) = match event.kind {
+        XID => {
+            let message = format!("XID {code} on GPU {place}");
+            (EventDraft::new("xid", "nvml", kernel_log::severity(code), message).with_code(code), explained(code))
+        }
+        kind => {
+            let message = format!("NVML event {kind:#x} on GPU {place}");
+            (EventDraft::new("nvml_event", "nvml", "warning", message).with_code(kind as i64), Map::new())
+        }
     };
-    let instance = |id: u32| if id == NO_INSTANCE { "null".to_owned() } else { id.to_string() };
+    let instance = |id: u32| (id != NO_INSTANCE).then_some(id);
+    details.insert("type".to_owned(), json!(event.kind));
+    details.insert("data".to_owned(), json!(event.data));
+    details.insert("gpu_instance".to_owned(), json!(instance(event.gpu_instance)));
+    details.insert("compute_instance".to_owned(), json!(instance(event.compute_instance)));
     EventDraft {
         address: address.map(str::to_owned),
         pci_bus_id: address.map(str::to_owned),
-        details_json: Some(format!(
-            "{{\"type\":{},\"data\":{},\"gpu_instance\":{},\"compute_instance\":{}}}",
-            event.kind,
-            event.data,
-            instance(event.gpu_instance),
-            instance(event.compute_instance)
-        )),
+        details_json: Some(Value::Object(details).to_string()),
         ..draft
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use racklake_schemas::clock::Clock;
+use racklake_schemas::tables::EVENT;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -17,6 +18,7 @@ use crate::episodes::Episodes;
 use crate::event::{detailed, own};
 use crate::frames::Frame;
 use crate::health::Health;
+use crate::kernel_log::Position;
 use crate::metrics::Metrics;
 use crate::place::{Place, locked};
 use crate::queue::{Cut, Limits, Queued, drop_reason};
@@ -70,6 +72,25 @@ impl Outlet {
         self.timers.notify_one();
     }
 
+    /// How far the kernel log had been read when the last row from it was made, or later.
+    pub(crate) fn kernel_log_position(&self) -> Option<Position> {
+        locked(&self.inner).kernel_log.clone()
+    }
+
+    /// The kernel log has been read up to a line that has no row; that is kept with the next transaction.
+    pub(crate) fn kernel_log_read(&self, position: Position) {
+        Position::advance(&mut locked(&self.inner).kernel_log, position);
+    }
+
+    /// Counts an event that has no row because the kernel log told the same.
+    pub(crate) fn twin_dropped(&self) {
+        const REASON: &str = "in_kernel_log";
+        let mut inner = locked(&self.inner);
+        let minute = minute_of(Clock::now_us());
+        self.journal(&mut inner, Record::Skipped { table: &EVENT, minute, rows: 1, reason: REASON.to_owned() });
+        inner.coverage.skipped(&EVENT, minute, 1, REASON);
+    }
+
     /// The longest that anything may wait for the disk.
     pub(crate) fn fsync_period(&self) -> Duration {
         self.spooling.as_ref().map_or(Duration::ZERO, |spooling| *locked(&spooling.fsync_period))
@@ -86,6 +107,7 @@ impl Outlet {
         inner.drops = Drops::restored(account.drops.clone(), now);
         inner.coverage = Coverage::from_list(account.coverage.clone());
         inner.episodes = Episodes::restored(account.episodes_open.clone());
+        inner.kernel_log.clone_from(&account.kernel_log);
         (inner.numbers.events, inner.numbers.episodes) = (account.events, account.episodes);
         inner.journal = Some(journal);
         let killed = !account.ended || !records.is_empty();
@@ -249,6 +271,7 @@ impl Outlet {
             coverage: inner.coverage.to_list(),
             episodes_open: inner.episodes.to_list(),
             route: Some(Route::clone(&inner.route)),
+            kernel_log: inner.kernel_log.clone(),
             ..inner.account.clone()
         };
         let Cut { fresh, removed } = inner.queue.cut();

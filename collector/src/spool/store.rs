@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::coverage::{Outcome, Told};
 use crate::drops::DropRange;
 use crate::episodes::Episode;
+use crate::kernel_log::Position;
 use crate::route::Route;
 
 /// Order → checksum and payload.
@@ -75,6 +76,9 @@ pub(crate) struct Account {
     /// The topics that frames go to; earlier versions knew those of the config alone.
     #[serde(default)]
     pub(crate) route: Option<Route>,
+    /// How far the kernel log has been read; earlier versions read none.
+    #[serde(default)]
+    pub(crate) kernel_log: Option<Position>,
 }
 
 impl Account {

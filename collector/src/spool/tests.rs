@@ -110,6 +110,25 @@ fn the_next_start_goes_on_with_the_stream_and_sends_what_was_not_acknowledged() 
 }
 
 #[test]
+fn the_place_in_the_kernel_log_outlives_a_kill_together_with_the_row_from_it() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let first = Collector::start(&state_dir);
+    let tell = |seq: i64| {
+        let details = Some(format!("{{\"boot_id\":\"b\",\"seq\":{seq}}}"));
+        let draft = EventDraft { details_json: details, ..EventDraft::new("xid", "kmsg", "error", "an XID") };
+        first.outlet.event(draft, None);
+    };
+    let place = |left: &TempDir| Collector::start(left).outlet.kernel_log_position().map(|position| position.seq);
+    assert_eq!(place(&first.killed()), None);
+    tell(7);
+    assert_eq!(place(&first.killed()), Some(7));
+    first.write(false);
+    assert_eq!(place(&first.killed()), Some(7));
+    tell(9);
+    assert_eq!(place(&first.killed()), Some(9));
+}
+
+#[test]
 fn a_kill_costs_the_read_in_flight_and_nothing_else() {
     let state_dir = tempfile::tempdir().unwrap();
     let first = Collector::start(&state_dir);
