@@ -28,6 +28,8 @@ use crate::failure::Failure;
 const QUEUE: usize = 32;
 /// How long the thread waits for a frame before it looks for a command.
 const POLL: Duration = Duration::from_millis(20);
+/// The group is told all offsets again this often: what it was told may be lost, and an idle partition has nothing new.
+const TELL_AGAIN: Duration = Duration::from_secs(15);
 /// How long a seek may take.
 const SEEK: Duration = Duration::from_secs(10);
 
@@ -124,7 +126,14 @@ impl Consumer {
         let consumer: BaseConsumer<Context> = settings.create_with_context(context).map_err(stop)?;
         let names: Vec<_> = topics.iter().map(|topic| topic.name.as_str()).collect();
         consumer.subscribe(&names).map_err(stop)?;
-        let worker = Worker { consumer, topics: Arc::clone(topics), events: sender, epochs: HashMap::new() };
+        let worker = Worker {
+            consumer,
+            topics: Arc::clone(topics),
+            events: sender,
+            epochs: HashMap::new(),
+            durable: HashMap::new(),
+            told_at: std::time::Instant::now(),
+        };
         let thread = std::thread::Builder::new()
             .name("kafka-consumer".to_owned())
             .spawn(move || worker.run(&receiver))
@@ -169,11 +178,18 @@ struct Worker {
     topics: Topics,
     events: mpsc::Sender<Polled>,
     epochs: HashMap<Place, u64>,
+    /// The next offset of each assigned partition that is known to be durable.
+    durable: HashMap<Place, i64>,
+    told_at: std::time::Instant,
 }
 
 impl Worker {
     fn run(mut self, commands: &commands::Receiver<Command>) {
         loop {
+            if self.told_at.elapsed() > TELL_AGAIN {
+                self.told_at = std::time::Instant::now();
+                self.tell(&self.durable.iter().map(|(place, next)| (*place, *next)).collect::<Vec<_>>());
+            }
             let closing = self.consumer.context().closing.load(Ordering::Acquire);
             // While closing nothing is polled, so that only commands can come.
             let wait = if closing { POLL } else { Duration::ZERO };
@@ -219,10 +235,12 @@ impl Worker {
             Command::Assign(starts) => self.assign(&starts).map_err(|e| format!("assigning partitions: {e}")),
             Command::Unassign(places) => {
                 self.epochs.retain(|place, _| !places.contains(place));
+                self.durable.retain(|place, _| !places.contains(place));
                 self.unassign(&places).map_err(|e| format!("giving partitions up: {e}"))
             }
             Command::Rewind(start) => {
                 self.epochs.remove(&start.place);
+                self.durable.remove(&start.place);
                 let name = &self.topics[start.place.topic].name;
                 self.consumer
                     .seek(name, start.place.partition, start.offset, SEEK)
@@ -244,21 +262,33 @@ impl Worker {
         }
     }
 
+    fn acknowledge(&mut self, positions: &[(Place, i64)]) {
+        self.durable.extend(positions.iter().filter(|(place, _)| self.epochs.contains_key(place)).copied());
+        self.tell(positions);
+        for (place, next) in positions {
+            tracing::debug!(topic = self.topics[place.topic].name, partition = place.partition, next, "acknowledged");
+        }
+    }
+
     /// librdkafka sends the offsets in its own time; where it cannot, the lag looks larger than it is.
-    fn acknowledge(&self, positions: &[(Place, i64)]) {
+    fn tell(&self, positions: &[(Place, i64)]) {
+        if positions.is_empty() {
+            return;
+        }
         let offsets = positions.iter().map(|(place, next)| (*place, Offset::Offset(*next)));
         if let Err(error) = self.consumer.commit(&self.list_with(offsets), CommitMode::Async) {
             tracing::debug!(%error, "the group's offsets were not written; only lag tools read them");
-            return;
-        }
-        for (place, next) in positions {
-            tracing::debug!(topic = self.topics[place.topic].name, partition = place.partition, next, "acknowledged");
         }
     }
 
     fn assign(&mut self, starts: &[Start]) -> KafkaResult<()> {
         let list = self.list_with(starts.iter().map(|start| (start.place, start.offset)));
         self.epochs.extend(starts.iter().map(|start| (start.place, start.epoch)));
+        // Where a partition begins is durable too: the process before this one may not have come to tell it.
+        self.durable.extend(starts.iter().filter_map(|start| match start.offset {
+            Offset::Offset(next) => Some((start.place, next)),
+            _ => None,
+        }));
         self.consumer.context().answered();
         match self.consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&list)?,

@@ -175,7 +175,7 @@ impl Fleet {
         let miners: String = own
             .map(|at| format!("[[miner]]\naddress = \"{}\"\nport = {}\nmake = \"avalon\"\n", at.ip(), at.port()))
             .collect();
-        let bound = if lossy { "bytes_max = 262144\n" } else { "" };
+        let bound = if lossy { "bytes_max = 1048576\n" } else { "" };
         let http = format!("127.0.0.1:{}", free_port()?);
         let config = format!(
             "site = \"drill\"\nnode = {name:?}\nrack = \"r1\"\nstate_dir = {state:?}\n\
