@@ -15,6 +15,9 @@ use crate::process::Process;
 
 /// The longest that a service may take from its start until it has done something, faults included.
 const PROGRESS_MAX: Duration = Duration::from_secs(180);
+/// An ingest that was given only partitions in which nothing comes has nothing to commit; so long after it was given them
+/// it may be killed all the same.
+const IDLE: Duration = Duration::from_secs(10);
 /// The longest that a kill waits for the state it aims at.
 const AIM_MAX: Duration = Duration::from_secs(3);
 /// Shares of collector, ingest and broker, of a hundred.
@@ -154,9 +157,13 @@ pub(crate) fn broker(drill: &Drill, mut chance: Chance) -> Result<()> {
 /// The next kill only after the service has done something.
 fn wait_for_progress(drill: &Drill, service: &Service, process: &mut Process, word: &str) -> Result<()> {
     let (start, name) = (Instant::now(), &service.name);
+    let mut given: Option<Instant> = None;
     while process.find_line(0, |line| states::says(line, word)).is_none() {
-        if drill.tally.is_over() {
+        if drill.tally.is_over() || given.is_some_and(|at| at.elapsed() > IDLE) {
             return Ok(());
+        }
+        if given.is_none() && process.find_line(0, |line| states::says(line, "reading")).is_some() {
+            given = Some(Instant::now());
         }
         ensure!(process.is_running(), "{name} has ended by itself\n{}", process.tail());
         let late = start.elapsed() > PROGRESS_MAX;
