@@ -32,6 +32,7 @@ mod spool;
 mod state;
 #[cfg(test)]
 mod testing;
+mod wait;
 
 pub mod check;
 pub mod config;

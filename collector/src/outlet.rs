@@ -14,7 +14,7 @@ use racklake_schemas::tables::device;
 use racklake_schemas::{Row, Table};
 use serde_json::json;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock_state;
@@ -32,6 +32,7 @@ use crate::queue::{Limits, Queue, Queued, drop_reason};
 use crate::route::Route;
 use crate::source::EventDraft;
 use crate::spool::{Account, Counted, Journal, Record};
+use crate::wait::until;
 use spooling::Spooling;
 
 /// The door, shared by all tasks of one collector.
@@ -163,16 +164,10 @@ impl Outlet {
     pub(crate) async fn run_timers(&self, stop: CancellationToken) {
         loop {
             let next = self.next_due();
-            let due = async {
-                match next {
-                    Some(next) => sleep_until(next).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.timers.notified() => {}
-                () = due => self.close_due(),
+                () = until(next) => self.close_due(),
             }
         }
     }

@@ -21,6 +21,7 @@ use crate::metrics::{Metrics, one};
 use crate::outlet::Outlet;
 use crate::place::DeviceLabels;
 use crate::source::{EventDraft, Found, Identity, Reading, Source};
+use crate::wait::until;
 
 /// How often an identity is told again.
 const DEVICE_ROW_PERIOD: Duration = Duration::from_secs(3600);
@@ -386,13 +387,6 @@ fn has_values(row: &Row) -> bool {
 async fn finish(in_flight: &mut Option<InFlight>) -> Option<Finished> {
     match in_flight {
         Some(read) => (&mut read.read).await.ok(),
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
     }
 }

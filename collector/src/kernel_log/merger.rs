@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use racklake_schemas::clock::Clock;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::device_registry::Devices;
@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::outlet::Outlet;
 use crate::place::locked;
 use crate::source::EventDraft;
+use crate::wait::until;
 
 /// How long an event of NVML waits for its line.
 const WAIT: Duration = Duration::from_secs(2);
@@ -71,16 +72,10 @@ impl Merger {
     pub(crate) async fn run(&self, stop: CancellationToken) {
         loop {
             let next = locked(&self.twins).next_due();
-            let due = async {
-                match next {
-                    Some(next) => sleep_until(next).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.waiting.notified() => {}
-                () = due => self.send_due(Instant::now()),
+                () = until(next) => self.send_due(Instant::now()),
             }
         }
     }
