@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::library::Library;
-use super::raw::{Answer, Calls, EventSet, Handle, RawEvent, TIMEOUT};
+use super::raw::{Answer, EventSet, Handle, RawEvent, TIMEOUT};
 use crate::kernel_log::{self, explained};
 use crate::source::{EventDraft, EventSink};
 
@@ -43,7 +43,7 @@ pub(super) fn watch(library: &Arc<Library>, gpus: Vec<(String, Handle)>, events:
 fn run(library: &Library, gpus: &[(String, Handle)], stop: &AtomicBool, events: &EventSink) -> Answer<()> {
     let set = EventSet::new(library.nvml.lib())?;
     for (address, device) in gpus {
-        let calls = Calls { lib: library.nvml.lib(), device: *device };
+        let calls = library.calls(*device);
         let registered = calls.event_types().and_then(|kinds| set.register(*device, kinds & !NOISE));
         if let Err(code) = registered {
             tracing::warn!("GPU {address} tells no events (return code {code})");

@@ -6,8 +6,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::identity;
 use super::library::Library;
-use super::raw::{Calls, Handle};
-use super::sample::{self, Memory};
+use super::memory::Memory;
+use super::raw::Handle;
+use super::sample;
 use crate::source::{Identity, Reading};
 
 enum Request {
@@ -53,14 +54,14 @@ impl Gpu {
 }
 
 fn serve(library: &Library, address: &str, handle: Handle, mut inbox: mpsc::Receiver<Request>) {
-    let calls = Calls { lib: library.nvml.lib(), device: handle };
+    let calls = library.calls(handle);
     let mut memory = Memory::default();
     while let Some(request) = inbox.blocking_recv() {
         // Whoever asked may be gone, at a stop; then nobody misses the answer.
         match request {
             Request::Identify(reply) if reply.is_closed() => {}
             Request::Read(reply) => drop(reply.send(sample::read(&calls, &mut memory))),
-            Request::Identify(reply) => drop(reply.send(identity::read(&library.nvml, handle, address))),
+            Request::Identify(reply) => drop(reply.send(identity::read(&library.nvml, &calls, address))),
         }
     }
 }

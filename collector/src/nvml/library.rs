@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
-use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
-use racklake_schemas::identity;
+use nvml_wrapper::{FieldIdScheme, Nvml};
 
 use super::failure;
-use super::raw::Handle;
+use super::raw::{Calls, Handle, Newer};
 use crate::source::SourceError;
 
 /// A loaded and initialised library. When the last user lets go of it, it is shut down and unloaded.
 pub(super) struct Library {
     pub(super) nvml: Nvml,
+    newer: Newer,
     path: String,
 }
 
@@ -26,7 +26,14 @@ impl Library {
             std::mem::forget(nvml);
             return Err(failure(format!("{path} has no nvmlShutdown: it is no NVML library"), None));
         }
-        Ok(Library { nvml, path: path.to_owned() })
+        let newer = Newer::find(path).map_err(|error| explain(path, &NvmlError::LibloadingError(error)))?;
+        Ok(Library { nvml, newer, path: path.to_owned() })
+    }
+
+    /// The calls about a device.
+    pub(super) fn calls(&self, device: Handle) -> Calls<'_> {
+        let renumbered = self.nvml.field_id_scheme() == FieldIdScheme::V13Update1;
+        Calls { lib: self.nvml.lib(), newer: &self.newer, device, renumbered }
     }
 
     /// How many GPUs there are; an error when the driver no longer answers to this library.
@@ -41,10 +48,16 @@ impl Library {
             if known.contains_key(&index) {
                 continue;
             }
-            let device = self.nvml.device_by_index(index);
-            match device.and_then(|device| Ok((device.pci_info()?, Handle::of(&device)))) {
-                Ok((pci, handle)) => drop(known.insert(index, (identity::pci_bus_id(&pci.bus_id), handle))),
-                Err(error) => tracing::warn!("GPU {index} tells no PCI address and is left out: {error}"),
+            let handle = match self.nvml.device_by_index(index) {
+                Ok(device) => Handle::of(&device),
+                Err(error) => {
+                    tracing::warn!("GPU {index} cannot be opened and is left out: {error}");
+                    continue;
+                }
+            };
+            match self.calls(handle).pci() {
+                Ok(pci) => drop(known.insert(index, (pci.address, handle))),
+                Err(code) => tracing::warn!("GPU {index} tells no PCI address and is left out (return code {code})"),
             }
         }
         Ok(())

@@ -5,10 +5,15 @@
 //! A hung GPU keeps its thread; the others go on. Requests and replies are plain values, so that the threads can move to
 //! a process of their own without a change here.
 
+mod calls;
 mod events;
+mod filler;
 mod gpu;
+mod health;
 mod identity;
 mod library;
+mod links;
+mod memory;
 mod raw;
 mod sample;
 
