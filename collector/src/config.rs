@@ -179,6 +179,9 @@ pub struct NvmlConfig {
     pub hard_deadline: Duration,
     /// Rack of the GPUs, where it differs from the host's.
     pub rack: Option<String>,
+    /// The program whose subcommand `nvml-worker` loads NVML; no key. `None`: NVML is loaded into this process.
+    #[serde(skip)]
+    pub worker: Option<PathBuf>,
 }
 
 /// `[kernel_log]`.
@@ -409,6 +412,7 @@ impl Default for NvmlConfig {
             health_period: Duration::from_secs(60),
             hard_deadline: Duration::from_secs(10),
             rack: None,
+            worker: None,
         }
     }
 }
