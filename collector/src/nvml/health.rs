@@ -103,7 +103,7 @@ pub(super) fn read<'a>(calls: &Calls<'a>, memory: &mut Memory<'a>) -> Reading {
     // The first three are those of the fast tier; places in the list are shared.
     let lifetime = vec![None, None, None, integer(&row, c::PCIE_REPLAYS)];
     let rows = std::iter::once(row).chain(links).collect();
-    Reading { rows, identity: None, lifetime, events }
+    Reading { rows, lifetime, events, ..Reading::default() }
 }
 
 fn errors(filler: &mut Filler<'_, '_>, calls: &Calls<'_>) {

@@ -7,6 +7,7 @@ use nvml_wrapper::error::NvmlError;
 use racklake_schemas::tables::{DEVICE, device as c};
 use racklake_schemas::{Cell, Row, identity};
 
+use super::calls::calling;
 use super::raw::{Calls, Platform};
 use crate::source::Identity;
 
@@ -37,6 +38,7 @@ const BRANDS: [&str; 20] = [
 /// The identity of a GPU, or of the MIG instance at that address.
 pub(super) fn read(nvml: &Nvml, calls: &Calls<'_>, address: &str) -> Identity {
     let device = calls.device.device(nvml);
+    calling("nvmlDeviceGetName and what says who it is");
     let mut row = Row::new(&DEVICE);
     row.set(c::VENDOR, "nvidia");
     let mut text = |column: usize, value: Result<String, NvmlError>| {
@@ -73,6 +75,7 @@ fn instance(row: &mut Row, calls: &Calls<'_>, address: &str) {
 
 fn whole(row: &mut Row, nvml: &Nvml, calls: &Calls<'_>, address: &str) {
     let device = calls.device.device(nvml);
+    calling("nvmlDeviceGetSerial and what says who it is");
     row.set(c::DEVICE_KIND, "gpu");
     row.set(c::PCI_BUS_ID, address);
     let mut text = |column: usize, value: Option<String>| {

@@ -96,7 +96,7 @@ pub(super) fn read<'a>(calls: &Calls<'a>, memory: &mut Memory<'a>) -> Reading {
     let counters = [c::ENERGY_MILLIJOULES, c::THROTTLE_POWER_NANOSECONDS, c::THROTTLE_THERMAL_NANOSECONDS];
     // The last one is that of the slow tier; places in the list are shared.
     let lifetime = counters.map(|column| integer(&row, column)).into_iter().chain([None]).collect();
-    Reading { rows: vec![row], identity: None, lifetime, events }
+    Reading { rows: vec![row], lifetime, events, ..Reading::default() }
 }
 
 fn first<T: Copy>(pair: Answer<[T; 2]>) -> Answer<T> {
