@@ -103,6 +103,20 @@ fn a_call_that_inits_hangs_until_it_may_not() {
 }
 
 #[test]
+fn a_library_that_is_loaded_again_goes_on_where_the_scenario_is() {
+    let began = racklake_schemas::clock::Clock::now_us() - 100_000_000;
+    let node = Node::new(&format!(
+        "began_us = {began}\n[[gpu]]\nper_hour = {{ dram_corrected = 3600.0 }}\nxid = [{{ code = 48, at = 3.0 }}]\n\
+         [[gpu.change]]\nat = 40\nper_hour = {{ dram_corrected = 0.0 }}\nrecovery_action = 1\n[[gpu]]\n"
+    ));
+    let raw = Raw::new(&node);
+    let gpu = raw.gpu(0);
+    assert_eq!((raw.field(gpu, 3, 0).bits, raw.field(gpu, 230, 0).bits as u32), (40, 1));
+    let set = raw.events(gpu);
+    assert!(raw.event(set, 50).is_none(), "an event of long ago");
+}
+
+#[test]
 fn links_decay_one_by_one() {
     let mut node = Node::new(
         "[[gpu]]\n[[gpu.link]]\nlink = 3\ncounters = { nvlink_replay = 5.0 }\nper_hour = { nvlink_crc_flit = 36000000.0 }\n\
