@@ -248,6 +248,17 @@ fn a_recording_of_a_gpu_says_how_it_answers() {
 }
 
 #[test]
+fn an_action_that_becomes_due_is_told_once() {
+    let mut node = Node::new("[[gpu]]\n");
+    let raw = Raw::new(&node);
+    let set = raw.events(raw.gpu(0));
+    node.change(|scenario| scenario.gpu[0].recovery_action = 4);
+    assert_eq!(raw.event(set, 5000).map(|event| (event.eventType, event.eventData)), Some((0x8000, 4)));
+    node.change(|scenario| scenario.gpu[0].latency_ms = 1);
+    assert!(raw.event(set, 50).is_none());
+}
+
+#[test]
 fn an_xid_without_a_kernel_log_is_told_by_nvml_alone() {
     let mut node = Node::new("[[gpu]]\n");
     let raw = Raw::new(&node);
