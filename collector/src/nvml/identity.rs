@@ -23,18 +23,29 @@ pub(super) fn read(nvml: &Nvml, handle: Handle, address: &str) -> Identity {
         row.set(column, value.clone());
         value
     };
-    calling("nvmlDeviceGetName and what says who it is");
+    calling("nvmlDeviceGetName");
     text(c::MODEL, device.name());
+    calling("nvmlDeviceGetSerial");
     text(c::SERIAL, device.serial().map(|serial| identity::real_identifier(&serial).unwrap_or_default()));
+    calling("nvmlDeviceGetUUID");
     let uuid = text(c::UUID, device.uuid());
+    calling("nvmlDeviceGetVbiosVersion");
     text(c::VBIOS_VERSION, device.vbios_version());
+    calling("nvmlDeviceGetInforomImageVersion");
     text(c::INFOROM_VERSION, device.info_rom_image_version());
+    calling("nvmlDeviceGetBoardPartNumber");
     text(c::BOARD_PART_NUMBER, device.board_part_number());
+    calling("nvmlSystemGetDriverVersion");
     text(c::DRIVER_VERSION, nvml.sys_driver_version());
+    calling("nvmlSystemGetNVMLVersion");
     text(c::NVML_VERSION, nvml.sys_nvml_version());
+    calling("nvmlDeviceGetArchitecture");
     text(c::ARCHITECTURE, device.architecture().map(|architecture| architecture.to_string()));
+    calling("nvmlDeviceGetMaxPcieLinkGeneration");
     row.set(c::PCIE_GENERATION_MAX, device.max_pcie_link_gen().ok());
+    calling("nvmlDeviceGetMaxPcieLinkWidth");
     row.set(c::PCIE_WIDTH_MAX, device.max_pcie_link_width().ok());
+    calling("nvmlDeviceGetMemoryInfo");
     let total = device.memory_info().ok().and_then(|memory| i64::try_from(memory.total).ok());
     row.set(c::MEMORY_TOTAL_BYTES, total);
     Identity { device_id: uuid, row }
