@@ -39,6 +39,7 @@ pub mod config;
 pub mod kernel_log;
 pub mod miner;
 pub mod nvml;
+pub mod release;
 pub mod source;
 
 pub use config::Config;
