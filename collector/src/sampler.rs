@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::device_registry::{Devices, Seen};
+use crate::edges::Edges;
 use crate::event::own;
 use crate::metrics::{Metrics, one};
 use crate::outlet::Outlet;
@@ -69,6 +70,7 @@ pub(crate) struct Sampler {
     /// The period that ends with `next_due`; the source may have another one by now.
     period: Duration,
     ts_last: i64,
+    edges: Edges,
     /// Bits that the device has never supported, for rows without values.
     unsupported_mask: i64,
 }
@@ -113,6 +115,7 @@ impl Sampler {
             next_due: first,
             period,
             ts_last: 0,
+            edges: Edges::default(),
             unsupported_mask: 0,
         };
         // Without an identity the first read may bring one; until then there is nothing to label.
@@ -363,7 +366,9 @@ impl Sampler {
                 row.set_status(row_status::LATE);
             }
         }
-        self.sampling.outlet.rows(rows, due, &self.address, late);
+        let mut told: Vec<_> = rows.iter().flat_map(|row| self.edges.observe(row, &self.sampling.outlet)).collect();
+        told.iter_mut().for_each(|draft| draft.address = Some(self.address.clone()));
+        self.sampling.outlet.rows_and_events(rows, (told, Some(&self.labels)), due, &self.address, late);
     }
 
     /// Rows of a device are told apart by ts within a frame.

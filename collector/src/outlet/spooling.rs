@@ -14,6 +14,7 @@ use super::{Inner, Outlet};
 use crate::config::{FramesConfig, SpoolConfig};
 use crate::coverage::{Coverage, Outcome, minute_of};
 use crate::drops::Drops;
+use crate::edges::{Baseline, Baselines};
 use crate::episodes::Episodes;
 use crate::event::{detailed, own};
 use crate::frames::Frame;
@@ -82,6 +83,11 @@ impl Outlet {
         Position::advance(&mut locked(&self.inner).kernel_log, position);
     }
 
+    /// What the watched counters of a device were last, as far as is known.
+    pub(crate) fn baseline(&self, device_id: &str) -> Baseline {
+        locked(&self.inner).baselines.of(device_id)
+    }
+
     /// Counts an event that has no row because the kernel log told the same.
     pub(crate) fn twin_dropped(&self) {
         const REASON: &str = "in_kernel_log";
@@ -108,6 +114,7 @@ impl Outlet {
         inner.coverage = Coverage::from_list(account.coverage.clone());
         inner.episodes = Episodes::restored(account.episodes_open.clone());
         inner.kernel_log.clone_from(&account.kernel_log);
+        inner.baselines = Baselines::restored(account.baselines.clone());
         (inner.numbers.events, inner.numbers.episodes) = (account.events, account.episodes);
         inner.journal = Some(journal);
         let killed = !account.ended || !records.is_empty();
@@ -272,6 +279,7 @@ impl Outlet {
             episodes_open: inner.episodes.to_list(),
             route: Some(Route::clone(&inner.route)),
             kernel_log: inner.kernel_log.clone(),
+            baselines: inner.baselines.to_map(),
             ..inner.account.clone()
         };
         let Cut { fresh, removed } = inner.queue.cut();
