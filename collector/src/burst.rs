@@ -6,19 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::place::locked;
-use crate::source::EventDraft;
+use crate::source::{BurstSettings, EventDraft};
 
 /// A burst that goes on from event to event lasts this many times its length at most.
 const LENGTHS_MAX: u32 = 5;
 
 /// Events that a burst follows; of an episode, its start.
-const BEGUN_BY: [&str; 12] = [
+const BEGUN_BY: [&str; 13] = [
     "xid",
     "gpu_fell_off_the_bus",
     "nvml_event",
@@ -29,6 +28,7 @@ const BEGUN_BY: [&str; 12] = [
     "rows_remapped",
     "remap_pending",
     "remap_failed",
+    "remap_rows_used_up",
     "pages_retired",
     "recovery_action",
 ];
@@ -42,15 +42,6 @@ pub(crate) fn calls_for_a_burst(draft: &EventDraft) -> bool {
         Some("end") => BEGUN_BY_END.contains(&draft.event),
         _ => BEGUN_BY.contains(&draft.event) && (draft.severity != "info" || draft.phase.is_none()),
     }
-}
-
-/// How a source wants to be read after an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BurstSettings {
-    /// How often.
-    pub period: Duration,
-    /// For how long after the last event; zero is not at all.
-    pub length: Duration,
 }
 
 /// One bell per device that is sampled.
@@ -102,6 +93,8 @@ impl Burst {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::event::own;
 

@@ -13,7 +13,6 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::own;
-use crate::health::Health;
 use crate::metrics::{one, two};
 use crate::sampler::{Presence, Sampler, Sampling};
 use crate::source::{EventDraft, Found, Source, SourceError};
@@ -28,11 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const MESSAGES_MAX: usize = 16;
 
 /// Runs one source until `stop`; returns when its samplers have ended.
-pub(crate) async fn run(source: Arc<dyn Source>, sampling: Sampling, health: Arc<Health>, stop: CancellationToken) {
+pub(crate) async fn run(source: Arc<dyn Source>, sampling: Sampling, stop: CancellationToken) {
     let mut discovery = Discovery {
         source,
         sampling,
-        health,
         known: BTreeMap::new(),
         samplers: JoinSet::new(),
         failure: None,
@@ -69,7 +67,6 @@ pub(crate) async fn run(source: Arc<dyn Source>, sampling: Sampling, health: Arc
 struct Discovery {
     source: Arc<dyn Source>,
     sampling: Sampling,
-    health: Arc<Health>,
     known: BTreeMap<String, Known>,
     samplers: JoinSet<()>,
     failure: Option<Failure>,
@@ -150,7 +147,7 @@ impl Discovery {
     fn failed(&mut self, error: &SourceError) {
         let name = self.source.name();
         self.sampling.metrics.discoveries_failed.get_or_create(&one("source", name)).inc();
-        self.health.fails(&format!("source {name}"), &error.message);
+        self.sampling.health.fails(&format!("source {name}"), &error.message);
         let outlet = &self.sampling.outlet;
         let failure =
             self.failure.get_or_insert_with(|| Failure { episode: outlet.episode(), messages: BTreeSet::new() });
@@ -168,7 +165,7 @@ impl Discovery {
     /// Ends a failure, and says whether there was one.
     fn recovered(&mut self) -> bool {
         let name = self.source.name();
-        self.health.works(&format!("source {name}"));
+        self.sampling.health.works(&format!("source {name}"));
         let Some(failure) = self.failure.take() else { return false };
         let draft = own("source_recovered", "info", format!("source {name} works again"));
         let draft = EventDraft { source: name, phase: Some("end"), episode_id: Some(failure.episode), ..draft };
@@ -200,7 +197,6 @@ mod tests {
     struct Running {
         source: Arc<FakeSource>,
         sampling: Sampling,
-        health: Arc<Health>,
         relisted: watch::Sender<()>,
         stop: CancellationToken,
         task: tokio::task::JoinHandle<()>,
@@ -213,12 +209,13 @@ mod tests {
                 outlet: outlet(FramesConfig::default()),
                 devices: Arc::new(Devices::new("n1", "boot".to_owned(), Vec::new())),
                 metrics: Arc::new(Metrics::new()),
+                health: Arc::default(),
                 origin: Instant::now(),
                 relisted: listening,
             };
-            let (health, stop) = (Arc::new(Health::default()), CancellationToken::new());
-            let task = tokio::spawn(run(source.clone(), sampling.clone(), health.clone(), stop.clone()));
-            Running { source, sampling, health, relisted, stop, task }
+            let stop = CancellationToken::new();
+            let task = tokio::spawn(run(source.clone(), sampling.clone(), stop.clone()));
+            Running { source, sampling, relisted, stop, task }
         }
 
         async fn sleep(&self, seconds: u64) {
@@ -249,6 +246,99 @@ mod tests {
         // What the device does not have is not called failed in a row without values.
         let stale_row = account.ints("gpu_sample", gpu_sample::ROW_STATUS).iter().position(|s| *s == Some(2)).unwrap();
         assert_ne!(account.ints("gpu_sample", gpu_sample::UNSUPPORTED_MASK)[stale_row], Some(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tiers_have_periods_and_outcomes_of_their_own() {
+        let source = FakeSource::with(&["a"]);
+        source.state.lock().unwrap().slow_period = Some(Duration::from_secs(4));
+        // Reads of both tiers take from this list; one of them hangs past the deadline.
+        source.takes("a", &[10, 10, 10, 10, 10, 10, 10, 1500]);
+        let running = Running::start(source);
+        running.sleep(20).await;
+        let account = running.end().await;
+        let (fast, slow) = (account.coverage("gpu_sample"), account.coverage("miner_sample"));
+        assert_eq!((fast.expected, slow.expected), (20, 5));
+        assert_eq!((fast.late + slow.late, fast.dropped + slow.dropped), (1, 0));
+        assert_eq!(account.rows("miner_sample") as i64, slow.expected + slow.late);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_hangs_past_the_hard_deadline_is_an_episode_of_its_device() {
+        let source = FakeSource::with(&["a", "b"]);
+        source.takes("a", &[10, 14_000]);
+        let running = Running::start(source);
+        running.sleep(14).await;
+        let problems = running.sampling.health.problems();
+        assert!(matches!(problems.as_slice(), [one] if one.contains("device a: GPU-a") && one.contains("PowerUsage")));
+        running.sleep(6).await;
+        assert!(running.sampling.health.problems().is_empty());
+        let account = running.end().await;
+        assert_eq!(account.texts("event", event::EVENT), ["gpu_stalled", "gpu_stalled"]);
+        assert_eq!(account.texts("event", event::PHASE), ["start", "end"]);
+        assert!(account.texts("event", event::DETAILS_JSON)[0].contains("nvmlDeviceGetPowerUsage"));
+        assert_eq!(account.statuses("GPU-b"), [0; 20]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_is_read_ten_times_a_second_for_a_minute_after_an_event() {
+        let source = FakeSource::with(&["a", "b"]);
+        {
+            let mut state = source.state.lock().unwrap();
+            state.slow_period = Some(Duration::from_secs(100_000));
+            let (period, length) = (Duration::from_millis(100), Duration::from_secs(60));
+            state.burst = Some(crate::source::BurstSettings { period, length });
+        }
+        let running = Running::start(source);
+        running.sleep(20).await;
+        let labels = running.sampling.devices.lookup("a").unwrap();
+        let xid = crate::source::EventDraft::new("xid", "kmsg", "critical", "XID 79");
+        running.sampling.outlet.event(xid.clone(), Some(&labels));
+        running.sleep(5).await;
+        // Ten more at once change nothing; one after half a minute makes it longer.
+        (0..10).for_each(|_| running.sampling.outlet.event(xid.clone(), Some(&labels)));
+        running.sleep(30).await;
+        running.sampling.outlet.event(xid, Some(&labels));
+        running.sleep(200).await;
+        let account = running.end().await;
+        let (a, b) = (account.statuses("GPU-a").len(), account.statuses("GPU-b").len());
+        // 95 s of ten rows and 160 s of one; the other is read as ever.
+        assert!((1100..=1120).contains(&a) && (254..=256).contains(&b), "{a} {b}");
+        let sums = account.coverage("gpu_sample");
+        assert_eq!((sums.expected, sums.dropped), ((a + b) as i64, 0));
+        // What is read once a day was read after the first, ten seconds later, and after the last.
+        let devices = account.texts("miner_sample", gpu_sample::DEVICE_ID);
+        assert_eq!(devices.iter().filter(|device| *device == "GPU-a").count(), 3, "{devices:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_that_hangs_after_an_event_gives_no_more_stale_rows_than_ever() {
+        let source = FakeSource::with(&["a"]);
+        let (period, length) = (Duration::from_millis(100), Duration::from_secs(60));
+        source.state.lock().unwrap().burst = Some(crate::source::BurstSettings { period, length });
+        let running = Running::start(source);
+        running.sleep(5).await;
+        running.source.takes("a", &[10, 10, 30_000]);
+        let labels = running.sampling.devices.lookup("a").unwrap();
+        running.sampling.outlet.event(own("xid", "critical", "XID 79"), Some(&labels));
+        running.sleep(25).await;
+        let account = running.end().await;
+        let stale = account.statuses("GPU-a").iter().filter(|status| **status == 2).count();
+        assert!((20..=27).contains(&stale), "{stale}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ticks_of_a_paused_source_are_counted_with_the_reason() {
+        let running = Running::start(FakeSource::with(&["a"]));
+        running.sleep(3).await;
+        running.source.state.lock().unwrap().pause = Some("released");
+        running.sleep(4).await;
+        running.source.state.lock().unwrap().pause = None;
+        running.sleep(3).await;
+        let account = running.end().await;
+        let sums = account.coverage("gpu_sample");
+        assert_eq!((sums.expected, sums.collected, sums.dropped), (10, 6, 4));
+        assert_eq!(account.statuses("GPU-a"), [0; 6]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -300,10 +390,10 @@ mod tests {
         source.state.lock().unwrap().failure = Some("libnvidia-ml.so.1 is missing".to_owned());
         let running = Running::start(source);
         running.sleep(20).await;
-        assert_eq!(running.health.problems(), ["source nvml: libnvidia-ml.so.1 is missing"]);
+        assert_eq!(running.sampling.health.problems(), ["source nvml: libnvidia-ml.so.1 is missing"]);
         running.source.state.lock().unwrap().failure = None;
         running.sleep(20).await;
-        assert!(running.health.problems().is_empty());
+        assert!(running.sampling.health.problems().is_empty());
         let account = running.end().await;
         assert_eq!(account.texts("event", event::EVENT), ["source_failed", "source_recovered"]);
         assert!(account.rows("gpu_sample") > 0);

@@ -18,9 +18,9 @@ const DEVICES_MAX: usize = 4096;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Baseline {
     session_id: i64,
-    /// By column, and `column/link` where a device has several.
+    /// By column of `gpu_health`.
     counters: BTreeMap<String, i64>,
-    /// Links that have been active, in any session: a wire does not go away with a driver.
+    /// Links that have been up, in any session: a wire does not go away with a driver.
     #[serde(default)]
     links: BTreeSet<i64>,
 }
@@ -44,7 +44,7 @@ impl Baseline {
                 self.counters.insert(row.table().columns[*column].name.to_owned(), *value);
             }
         }
-        if let Some(link) = watches::active_link(row) {
+        if let Some(link) = watches::link_up(row) {
             self.links.insert(link);
         }
     }
@@ -54,8 +54,8 @@ impl Baseline {
         self.counters.get(name).copied()
     }
 
-    /// Whether a link has ever been active.
-    pub(super) fn was_active(&self, link: i64) -> bool {
+    /// Whether a link has ever been up.
+    pub(super) fn was_up(&self, link: i64) -> bool {
         self.links.contains(&link)
     }
 }
@@ -82,7 +82,7 @@ impl Baselines {
 
     /// Follows a row that passes the door.
     pub(crate) fn follow(&mut self, row: &Row) {
-        if watches::counters(row.table()).is_empty() && watches::active_link(row).is_none() {
+        if watches::counters(row.table()).is_empty() && watches::link_up(row).is_none() {
             return;
         }
         let Cell::Text(device_id) = row.cell(common::DEVICE_ID) else { return };

@@ -13,16 +13,19 @@ mod watches;
 use std::collections::BTreeMap;
 
 use racklake_schemas::clock::SECOND;
-use racklake_schemas::tables::gpu_sample as common;
+use racklake_schemas::tables::{GPU_SAMPLE, device, gpu_sample, gpu_sample as common};
 use racklake_schemas::{Cell, Row, row_status};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::event::own;
 use crate::outlet::Outlet;
 use crate::source::EventDraft;
-use watches::{Judged, Rise};
+use watches::{Judged, Rise, number};
 
 pub(crate) use baseline::{Baseline, Baselines};
+
+/// A GPU that works at least so much is busy.
+const BUSY_PERCENT: i64 = 50;
 
 /// The edges of one device, which may change its identity.
 #[derive(Debug, Default)]
@@ -30,6 +33,16 @@ pub(crate) struct Edges {
     device_id: String,
     open: BTreeMap<Key, Open>,
     last: Baseline,
+    known: Known,
+}
+
+/// What else a row is judged by.
+#[derive(Debug, Default)]
+struct Known {
+    pcie_width_max: Option<i64>,
+    pcie_generation_max: Option<i64>,
+    /// Since when all samples have shown a busy GPU, µs UTC.
+    busy_since: Option<i64>,
 }
 
 /// Name of the event, and which of its kind: a reason, a link, a code.
@@ -62,20 +75,22 @@ impl Edges {
             drafts.extend(self.close_all(*ts, "device_replaced"));
             self.device_id.clone_from(device_id);
             self.last = outlet.baseline(device_id);
+            self.known.busy_since = None;
         }
         self.last.begin(row);
-        let mut states = watches::states(row, &self.last);
-        for rise in watches::rises(row, &self.last) {
-            match rise.held_together {
-                Some(hold) => states.push(rise.as_state(hold)),
-                None => drafts.push(self.risen(&rise)),
-            }
-        }
-        for state in states {
+        self.known.follow(row, *ts);
+        drafts.extend(watches::rises(row, &self.last).iter().map(|rise| self.risen(rise)));
+        for state in watches::states(row, *ts, &self.known, &self.last) {
             drafts.extend(self.step(state, *ts, outlet));
         }
         self.last.follow(row);
         drafts
+    }
+
+    /// The identity of the device has been told: what its PCIe link can do at best.
+    pub(crate) fn identified(&mut self, identity: &Row) {
+        self.known.pcie_width_max = number(identity, device::PCIE_WIDTH_MAX);
+        self.known.pcie_generation_max = number(identity, device::PCIE_GENERATION_MAX);
     }
 
     fn step(&mut self, state: Judged, ts: i64, outlet: &Outlet) -> Vec<EventDraft> {
@@ -144,7 +159,7 @@ impl Edges {
 
     fn risen(&self, rise: &Rise) -> EventDraft {
         let message = format!("{}: {}", self.device_id, rise.what);
-        let details = Some(Value::Object(rise.details()).to_string());
+        let details = Some(Value::Object(rise.details.clone()).to_string());
         EventDraft { details_json: details, ..own(rise.event, rise.severity, message) }
     }
 }
@@ -166,9 +181,12 @@ impl Open {
     }
 }
 
-/// The members of an object that says what counters were and are.
-fn counted(counters: &[(&'static str, i64, i64)]) -> Map<String, Value> {
-    let member =
-        |(name, before, now): &(&'static str, i64, i64)| ((*name).to_owned(), json!({"before": before, "now": now}));
-    counters.iter().map(member).collect()
+impl Known {
+    fn follow(&mut self, row: &Row, ts: i64) {
+        if std::ptr::eq(row.table(), &GPU_SAMPLE) {
+            let is_busy =
+                number(row, gpu_sample::GPU_UTILIZATION_PERCENT).is_some_and(|percent| percent >= BUSY_PERCENT);
+            self.busy_since = is_busy.then(|| self.busy_since.filter(|since| *since <= ts).unwrap_or(ts));
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! Rows of a device as they come, and the events that they tell.
 
 use racklake_schemas::Table;
-use racklake_schemas::tables::{GPU_SAMPLE, gpu_sample};
+use racklake_schemas::tables::{
+    DEVICE, GPU_HEALTH, GPU_LINK_SAMPLE, GPU_SAMPLE, gpu_health, gpu_link_sample, gpu_sample,
+};
 
 use super::*;
 use crate::config::FramesConfig;
@@ -126,4 +128,149 @@ fn another_device_at_the_address_ends_what_was_so_of_the_one_before() {
     told.throttled(1, 0x20);
     assert_eq!(details(&told.drafts[0])["reason"], "device_replaced");
     assert_eq!(told.take(), [("throttled", "end", 0x20, 1), ("throttled", "start", 0x20, 1)]);
+}
+
+/// A row of `gpu_health` with these values, a minute after the last.
+fn health(told: &mut Told, minute: i64, values: &[(usize, i64)]) -> Vec<(&'static str, &'static str)> {
+    told.row(&GPU_HEALTH, 60 * minute, |row| values.iter().for_each(|(column, value)| row.read(*column, *value)));
+    told.take().into_iter().map(|(event, phase, ..)| (event, phase)).collect()
+}
+
+#[test]
+fn errors_that_were_not_corrected_are_told_each_time_they_rise_and_never_at_first_sight() {
+    use gpu_health::{ECC_UNCORRECTED_AGGREGATE as AGGREGATE, ECC_UNCORRECTED_VOLATILE as VOLATILE};
+    let mut told = Told::new();
+    assert_eq!(health(&mut told, 0, &[(VOLATILE, 3), (AGGREGATE, 40)]), []);
+    assert_eq!(health(&mut told, 1, &[(VOLATILE, 3), (AGGREGATE, 40)]), []);
+    told.row(&GPU_HEALTH, 120, |row| {
+        row.read(VOLATILE, 5);
+        row.read(AGGREGATE, 40);
+    });
+    let counters = details(&told.drafts[0]);
+    assert_eq!(counters, json!({"ecc_uncorrected_volatile": {"before": 3, "now": 5}}));
+    assert_eq!(told.take(), [("ecc_uncorrected", "-", -1, 0)]);
+    // A value in between that was not read hides nothing.
+    assert_eq!(health(&mut told, 3, &[(AGGREGATE, 40)]), []);
+    assert_eq!(health(&mut told, 4, &[(VOLATILE, 6), (AGGREGATE, 40)]), [("ecc_uncorrected", "-")]);
+}
+
+#[test]
+fn counters_of_another_session_are_not_compared() {
+    let mut told = Told::new();
+    health(&mut told, 0, &[(gpu_health::ECC_UNCORRECTED_VOLATILE, 3)]);
+    told.labels.session_id = 2;
+    assert_eq!(health(&mut told, 1, &[(gpu_health::ECC_UNCORRECTED_VOLATILE, 9)]), []);
+    assert_eq!(health(&mut told, 2, &[(gpu_health::ECC_UNCORRECTED_VOLATILE, 10)]), [("ecc_uncorrected", "-")]);
+}
+
+#[test]
+fn a_storm_of_corrected_errors_is_one_episode_with_counts() {
+    let column = gpu_health::ECC_CORRECTED_VOLATILE;
+    let mut told = Told::new();
+    health(&mut told, 0, &[(column, 10)]);
+    assert_eq!(health(&mut told, 1, &[(column, 11)]), [("ecc_corrected", "start")]);
+    for minute in 2..60 {
+        assert_eq!(health(&mut told, minute, &[(column, 1000 * minute / 7 * 7)]), []);
+    }
+    for minute in 60..70 {
+        assert_eq!(health(&mut told, minute, &[(column, 59_000 / 7 * 7 + 3)]), [], "{minute}");
+    }
+    told.row(&GPU_HEALTH, 71 * 60, |row| row.read(column, 59_000 / 7 * 7 + 3));
+    let end = details(&told.drafts[0]);
+    assert_eq!(end["ecc_corrected_volatile"], json!({"before": 10, "now": 59_000 / 7 * 7 + 3}));
+    assert_eq!(told.take(), [("ecc_corrected", "end", -1, 61 * 60)]);
+}
+
+#[test]
+fn a_flag_is_an_episode_and_each_has_its_own() {
+    use gpu_health::{BANK_REMAP_PENDING, ROW_REMAP_FAILED, ROW_REMAP_PENDING};
+    let mut told = Told::new();
+    assert_eq!(health(&mut told, 0, &[(ROW_REMAP_PENDING, 0), (ROW_REMAP_FAILED, 0), (BANK_REMAP_PENDING, 0)]), []);
+    let both = health(&mut told, 1, &[(ROW_REMAP_PENDING, 1), (ROW_REMAP_FAILED, 0), (BANK_REMAP_PENDING, 1)]);
+    assert_eq!(both, [("remap_pending", "start"), ("remap_pending", "start")]);
+    let failed = health(&mut told, 2, &[(ROW_REMAP_PENDING, 1), (ROW_REMAP_FAILED, 1)]);
+    assert_eq!(failed, [("remap_failed", "start")]);
+    let reset = health(&mut told, 3, &[(ROW_REMAP_PENDING, 0), (ROW_REMAP_FAILED, 1), (BANK_REMAP_PENDING, 0)]);
+    assert_eq!(reset, [("remap_pending", "end"), ("remap_pending", "end")]);
+}
+
+#[test]
+fn remapped_rows_retired_pages_and_banks_without_spare_rows_are_told() {
+    use gpu_health::{PAGES_RETIRED_CORRECTED, REMAP_BANKS_NONE, ROWS_REMAPPED_UNCORRECTED};
+    let mut told = Told::new();
+    let columns = [ROWS_REMAPPED_UNCORRECTED, PAGES_RETIRED_CORRECTED, REMAP_BANKS_NONE];
+    assert_eq!(health(&mut told, 0, &columns.map(|column| (column, 0))), []);
+    let events = health(&mut told, 1, &columns.map(|column| (column, 1)));
+    assert_eq!(events, [("rows_remapped", "-"), ("pages_retired", "-"), ("remap_rows_used_up", "start")]);
+    assert_eq!(health(&mut told, 2, &columns.map(|column| (column, 1))), []);
+}
+
+#[test]
+fn another_recovery_action_ends_the_one_before() {
+    let mut told = Told::new();
+    let action = |told: &mut Told, minute: i64, action: i64| {
+        told.row(&GPU_HEALTH, minute * 60, |row| row.read(gpu_health::RECOVERY_ACTION, action));
+        told.take().into_iter().map(|(_, phase, code, _)| (phase, code)).collect::<Vec<_>>()
+    };
+    assert_eq!(action(&mut told, 0, 0), []);
+    assert_eq!(action(&mut told, 1, 1), [("start", 1)]);
+    assert_eq!(action(&mut told, 2, 4), [("end", 1), ("start", 4)]);
+    assert_eq!(action(&mut told, 3, 0), [("end", 4)]);
+}
+
+#[test]
+fn a_pcie_link_is_narrow_at_any_time_and_slow_only_under_load() {
+    use gpu_health::{PCIE_GENERATION, PCIE_WIDTH};
+    let mut told = Told::new();
+    let mut identity = Row::new(&DEVICE);
+    identity.set(device::PCIE_WIDTH_MAX, 16);
+    identity.set(device::PCIE_GENERATION_MAX, 5);
+    assert_eq!(health(&mut told, 0, &[(PCIE_WIDTH, 8), (PCIE_GENERATION, 1)]), []);
+    told.edges.identified(&identity);
+    let busy = |told: &mut Told, minute: i64, percent| {
+        (0..30).for_each(|second| {
+            told.row(&GPU_SAMPLE, minute * 60 - 30 + second, |row| {
+                row.read(gpu_sample::GPU_UTILIZATION_PERCENT, percent);
+            });
+        });
+    };
+    busy(&mut told, 1, 0);
+    assert_eq!(health(&mut told, 1, &[(PCIE_WIDTH, 16), (PCIE_GENERATION, 1)]), []);
+    busy(&mut told, 2, 90);
+    let slow = health(&mut told, 2, &[(PCIE_WIDTH, 8), (PCIE_GENERATION, 1)]);
+    assert_eq!(slow, [("pcie_width_reduced", "start"), ("pcie_generation_reduced", "start")]);
+    busy(&mut told, 3, 0);
+    assert_eq!(health(&mut told, 3, &[(PCIE_WIDTH, 8), (PCIE_GENERATION, 1)]), []);
+    busy(&mut told, 4, 90);
+    let mended = health(&mut told, 4, &[(PCIE_WIDTH, 16), (PCIE_GENERATION, 5)]);
+    assert_eq!(mended, [("pcie_width_reduced", "end"), ("pcie_generation_reduced", "end")]);
+}
+
+#[test]
+fn a_link_that_was_up_and_is_not_is_told_and_one_that_never_was_is_not() {
+    let mut told = Told::new();
+    let link = |told: &mut Told, second, link: i64, state: i64| {
+        told.row(&GPU_LINK_SAMPLE, second, |row| {
+            row.set(gpu_link_sample::LINK, link);
+            row.read(gpu_link_sample::LINK_STATE, state);
+        });
+        told.take().into_iter().map(|(_, phase, ..)| phase).collect::<Vec<_>>()
+    };
+    assert_eq!((link(&mut told, 0, 3, 1), link(&mut told, 0, 17, 0)), (vec![], vec![]));
+    // A driver that was loaded anew does not bring the link back.
+    told.labels.session_id = 2;
+    assert_eq!((link(&mut told, 60, 3, 0), link(&mut told, 60, 17, 0)), (vec!["start"], vec![]));
+    assert_eq!(link(&mut told, 120, 3, 2), ["end"]);
+}
+
+#[test]
+fn what_rose_while_the_collector_was_restarted_is_told_once() {
+    let column = gpu_health::ECC_UNCORRECTED_VOLATILE;
+    let mut told = Told::new();
+    health(&mut told, 0, &[(column, 1)]);
+    // The door keeps what it has seen; a new start has new edges.
+    told.edges = Edges::default();
+    assert_eq!(health(&mut told, 1, &[(column, 2)]), [("ecc_uncorrected", "-")]);
+    told.edges = Edges::default();
+    assert_eq!(health(&mut told, 2, &[(column, 2)]), []);
 }
