@@ -186,6 +186,9 @@ pub struct NvmlConfig {
     pub burst_for: Duration,
     /// Rack of the GPUs, where it differs from the host's.
     pub rack: Option<String>,
+    /// The program whose subcommand `nvml-worker` loads NVML; no key. `None`: NVML is loaded into this process.
+    #[serde(skip)]
+    pub worker: Option<PathBuf>,
 }
 
 /// `[kernel_log]`.
@@ -418,6 +421,7 @@ impl Default for NvmlConfig {
             burst_period: Duration::from_millis(100),
             burst_for: Duration::from_secs(60),
             rack: None,
+            worker: None,
         }
     }
 }

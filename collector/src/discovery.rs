@@ -59,6 +59,7 @@ pub(crate) async fn run(source: Arc<dyn Source>, sampling: Sampling, stop: Cance
             () = stop.cancelled() => {}
             () = sleep(pause) => {}
             () = changed(&mut relisted) => {}
+            () = discovery.source.relisted() => {}
         }
     }
     while discovery.samplers.join_next().await.is_some() {}
@@ -81,6 +82,8 @@ struct Known {
 
 struct Failure {
     episode: String,
+    /// Whether counters may have begun anew meanwhile.
+    devices_absent: bool,
     messages: BTreeSet<String>,
 }
 
@@ -89,19 +92,25 @@ impl Discovery {
     async fn ask(&mut self) -> Option<Result<Vec<Found>, SourceError>> {
         let source = Arc::clone(&self.source);
         let mut asked = tokio::spawn(async move { source.discover().await });
+        let patience = self.source.hard_deadline().unwrap_or(PATIENCE);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return None,
                 answer = &mut asked => {
-                    let ended = |_| SourceError { message: "discovery ended without an answer".to_owned(), code: None };
+                    let message = "discovery ended without an answer".to_owned();
+                    let ended = |_| SourceError { message, code: None, devices_absent: false };
                     return Some(answer.map_err(ended).and_then(|result| result));
                 }
-                () = sleep(PATIENCE) => {
-                    let message = format!("discovery has not answered for {} s", PATIENCE.as_secs());
-                    self.failed(&SourceError { message, code: None });
-                }
+                () = sleep(patience) => self.failed(&self.too_slow(patience)),
             }
         }
+    }
+
+    fn too_slow(&self, patience: Duration) -> SourceError {
+        let call =
+            self.source.call_in_progress(None).map_or(String::new(), |call| format!(" (it is in {})", call.name));
+        let message = format!("discovery has not answered for {} s{call}", patience.as_secs());
+        SourceError { message, code: None, devices_absent: false }
     }
 
     fn update(&mut self, found: Vec<Found>, returned: bool) {
@@ -149,8 +158,12 @@ impl Discovery {
         self.sampling.metrics.discoveries_failed.get_or_create(&one("source", name)).inc();
         self.sampling.health.fails(&format!("source {name}"), &error.message);
         let outlet = &self.sampling.outlet;
-        let failure =
-            self.failure.get_or_insert_with(|| Failure { episode: outlet.episode(), messages: BTreeSet::new() });
+        let failure = self.failure.get_or_insert_with(|| Failure {
+            episode: outlet.episode(),
+            devices_absent: false,
+            messages: BTreeSet::new(),
+        });
+        failure.devices_absent |= error.devices_absent;
         if failure.messages.len() < MESSAGES_MAX && failure.messages.insert(error.message.clone()) {
             let draft = EventDraft {
                 code: error.code,
@@ -162,7 +175,7 @@ impl Discovery {
         }
     }
 
-    /// Ends a failure, and says whether there was one.
+    /// Ends a failure, and says whether devices were absent in it.
     fn recovered(&mut self) -> bool {
         let name = self.source.name();
         self.sampling.health.works(&format!("source {name}"));
@@ -170,7 +183,7 @@ impl Discovery {
         let draft = own("source_recovered", "info", format!("source {name} works again"));
         let draft = EventDraft { source: name, phase: Some("end"), episode_id: Some(failure.episode), ..draft };
         self.sampling.outlet.event(draft, None);
-        true
+        failure.devices_absent
     }
 }
 

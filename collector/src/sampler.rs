@@ -272,7 +272,7 @@ impl Sampler {
             return;
         }
         self.label();
-        let call = self.source.call_in_progress(&self.address);
+        let call = self.source.call_in_progress(Some(&self.address));
         let (name, since) = call.map_or((None, None), |call| (Some(call.name), Some(call.since)));
         let what = name.as_deref().unwrap_or("a call");
         let waited = Duration::from_micros((Clock::now_us() - since.unwrap_or(due)).max(0) as u64);

@@ -223,7 +223,7 @@ impl Source for FakeSource {
         Some(Duration::from_secs(10))
     }
 
-    fn call_in_progress(&self, _address: &str) -> Option<Call> {
+    fn call_in_progress(&self, _address: Option<&str>) -> Option<Call> {
         Some(Call { name: "nvmlDeviceGetPowerUsage".to_owned(), since: 5 })
     }
 
@@ -246,7 +246,7 @@ impl Source for FakeSource {
     fn discover(&self) -> BoxFuture<'_, Result<Vec<Found>, SourceError>> {
         let state = self.state.lock().unwrap();
         let found = match &state.failure {
-            Some(message) => Err(SourceError { message: message.clone(), code: Some(9) }),
+            Some(message) => Err(SourceError { message: message.clone(), code: Some(9), devices_absent: true }),
             None => Ok(state
                 .found
                 .iter()
