@@ -27,6 +27,7 @@ mod queue;
 mod reload;
 mod route;
 mod sampler;
+mod schedule;
 mod service;
 mod spool;
 mod state;

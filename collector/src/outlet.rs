@@ -4,6 +4,7 @@
 //! disagree. It waits for no disk: the journal is written, not synced, and the spool's thread does the rest. What does
 //! not fit is dropped, counted and named.
 
+mod recovery;
 mod spooling;
 
 use std::collections::BTreeMap;
@@ -30,8 +31,9 @@ use crate::metrics::{Metrics, one, two};
 use crate::place::{DeviceLabels, Place, locked};
 use crate::queue::{Limits, Queue, Queued, drop_reason};
 use crate::route::Route;
+use crate::schedule::Schedule;
 use crate::source::EventDraft;
-use crate::spool::{Account, Counted, Journal, Record};
+use crate::spool::{Account, Counted, Journal, Record, Unwritten};
 use crate::wait::until;
 use spooling::Spooling;
 
@@ -61,12 +63,22 @@ struct Inner {
     episodes: Episodes,
     /// How far the kernel log has been read.
     kernel_log: Option<Position>,
-    /// Reads that have begun and have no row: due time and address.
-    begun: BTreeMap<(i64, String), &'static Table>,
+    /// Reads that have begun and have no row: due time, address, table.
+    begun: BTreeMap<(i64, String, &'static str), Begun>,
+    schedule: Schedule,
     journal: Option<Journal>,
     journal_failed: bool,
+    unwritten: Option<Unwritten>,
     /// As of the last transaction.
     account: Account,
+}
+
+/// A read in flight.
+#[derive(Debug)]
+struct Begun {
+    table: &'static Table,
+    /// The journal that did not take it, and in whose stead it was counted as unwritten.
+    unwritten: Option<u64>,
 }
 
 impl Outlet {
@@ -96,8 +108,10 @@ impl Outlet {
             episodes: Episodes::default(),
             kernel_log: None,
             begun: BTreeMap::new(),
+            schedule: Schedule::default(),
             journal: None,
             journal_failed: false,
+            unwritten: None,
             account: Account::default(),
         };
         let (timers, ready) = (Notify::new(), Notify::new());
@@ -108,8 +122,13 @@ impl Outlet {
     pub(crate) fn begun(&self, table: &'static Table, due: i64, address: &str) {
         tracing::debug!(table = table.name, address, "sampling");
         let mut inner = locked(&self.inner);
-        inner.begun.insert((due, address.to_owned()), table);
-        self.journal(&mut inner, Record::Begun { table, due, address: address.to_owned() });
+        let inner = &mut *inner;
+        let on_disk = self.journal(inner, Record::Begun { table, due, address: address.to_owned() });
+        let unwritten = inner.journal.as_ref().map(Journal::number).filter(|_| !on_disk);
+        if let Some(number) = unwritten {
+            self.count_unwritten(inner, number, table, minute_of(due), 1);
+        }
+        inner.begun.insert((due, address.to_owned(), table.name), Begun { table, unwritten });
     }
 
     /// Takes the rows of the tick that was due at `due` (µs UTC) at an address. `late` ones came after a stale row, which
@@ -128,7 +147,7 @@ impl Outlet {
     pub(crate) fn skipped(&self, table: &'static Table, due: i64, rows: i64, reason: &'static str) {
         let mut inner = locked(&self.inner);
         let minute = minute_of(due);
-        self.journal(&mut inner, Record::Skipped { table, minute, rows, reason: reason.to_owned() });
+        self.journal_skipped(&mut inner, table, minute, rows, reason);
         inner.coverage.skipped(table, minute, rows, reason);
         self.metrics.ticks_skipped.get_or_create(&one("table", table.name)).inc_by(rows as u64);
     }
@@ -295,11 +314,10 @@ impl Outlet {
 
     /// Journals rows and counts them. They are the outcome of `tick`, or tell the coverage before a minute.
     fn add(&self, inner: &mut Inner, rows: Vec<Counted>, tick: Option<(i64, String)>, told_before: Option<i64>) {
-        if let Some(tick) = &tick {
-            inner.begun.remove(tick);
-        }
-        if inner.journal.is_some() {
-            self.journal(inner, Record::Rows { rows: rows.clone(), tick, told_before });
+        let tick_of = |(due, address): &(i64, String)| Some((*due, address.clone(), rows.first()?.row.table().name));
+        let begun = tick.as_ref().and_then(tick_of).and_then(|tick| inner.begun.remove(&tick));
+        if inner.journal.is_some() && !self.journal(inner, Record::Rows { rows: rows.clone(), tick, told_before }) {
+            self.count_rows_unwritten(inner, &rows, begun.is_some());
         }
         rows.into_iter().for_each(|counted| self.count(inner, counted));
     }

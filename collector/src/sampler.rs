@@ -155,6 +155,8 @@ impl Sampler {
         self.period = self.source.period();
         self.next_due = served + step(period, self.period, &self.address);
         let due = Clock::now_us() - (now - served).as_micros() as i64;
+        let next = due + (self.next_due - served).as_micros() as i64;
+        self.sampling.outlet.scheduled(self.source.table(), &self.address, next, self.period);
         if missed > 0 {
             self.sampling.outlet.skipped(self.source.table(), due, missed as i64, "tick_skipped");
         }

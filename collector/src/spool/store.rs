@@ -79,6 +79,9 @@ pub(crate) struct Account {
     /// How far the kernel log has been read; earlier versions read none.
     #[serde(default)]
     pub(crate) kernel_log: Option<Position>,
+    /// Which boot of the host it was; earlier versions did not say.
+    #[serde(default)]
+    pub(crate) boot_id: Option<String>,
 }
 
 impl Account {
