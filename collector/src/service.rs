@@ -89,9 +89,15 @@ pub async fn run_with_reloads(
     let forwarding = tokio::spawn(forward_events(events, told, log, drain.clone()));
 
     let (relisted, listening) = watch::channel(());
-    let parts = (Arc::clone(&outlet), Arc::clone(&metrics), listening);
-    let sampling = Sampling { outlet: parts.0, devices, metrics: parts.1, origin: Instant::now(), relisted: parts.2 };
-    let (mut sampled, nvml, miners) = start_sources(&config, sink, &sampling, &health, &shutdown);
+    let sampling = Sampling {
+        outlet: Arc::clone(&outlet),
+        devices,
+        metrics: Arc::clone(&metrics),
+        health: Arc::clone(&health),
+        origin: Instant::now(),
+        relisted: listening,
+    };
+    let (mut sampled, nvml, miners) = start_sources(&config, sink, &sampling, &shutdown);
     let reloading = Reloading { config, outlet: Arc::clone(&outlet), nvml, miners, health, metrics, relisted };
     beside.spawn(reloading.run(reloads, stop.clone()));
     shutdown.cancelled().await;
@@ -158,7 +164,6 @@ fn start_sources(
     config: &Config,
     sink: EventSink,
     sampling: &Sampling,
-    health: &Arc<Health>,
     stop: &CancellationToken,
 ) -> (JoinSet<()>, Option<Arc<NvmlSource>>, Arc<MinerSource>) {
     let nvml = config.nvml.enabled.then(|| Arc::new(NvmlSource::new(&config.nvml, sink.clone())));
@@ -166,7 +171,7 @@ fn start_sources(
     let sources: [Option<Arc<dyn Source>>; 2] = [nvml.clone().map(|nvml| nvml as _), Some(Arc::clone(&miners) as _)];
     let mut sampled = JoinSet::new();
     for source in sources.into_iter().flatten() {
-        sampled.spawn(discovery::run(source, sampling.clone(), Arc::clone(health), stop.clone()));
+        sampled.spawn(discovery::run(source, sampling.clone(), stop.clone()));
     }
     (sampled, nvml, miners)
 }

@@ -27,6 +27,8 @@ use gpu::Gpu;
 use library::Library;
 use raw::Handle;
 
+/// Deadline of the health tier: its calls are many, and some are slow.
+const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
 /// How long discovery waits for GPUs to say who they are; a hung one is known by its address meanwhile.
 const IDENTITY_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a library that no longer answers may take to be unloaded; more than one wait for events.
@@ -75,16 +77,21 @@ impl Source for NvmlSource {
         "nvml"
     }
 
-    fn table(&self) -> &'static Table {
-        &GPU_SAMPLE
+    fn tiers(&self) -> &'static [&'static Table] {
+        const TIERS: [&Table; 1] = [&GPU_SAMPLE];
+        &TIERS
     }
 
-    fn period(&self) -> Duration {
-        self.config().period
+    fn period(&self, table: &'static Table) -> Duration {
+        if *table == GPU_SAMPLE { self.config().period } else { self.config().health_period }
     }
 
-    fn deadline(&self) -> Duration {
-        self.config().deadline
+    fn deadline(&self, table: &'static Table) -> Duration {
+        if *table == GPU_SAMPLE { self.config().deadline } else { HEALTH_DEADLINE.max(self.config().deadline) }
+    }
+
+    fn hard_deadline(&self) -> Option<Duration> {
+        Some(self.config().hard_deadline)
     }
 
     fn discover(&self) -> BoxFuture<'_, Result<Vec<Found>, SourceError>> {
@@ -107,7 +114,7 @@ impl Source for NvmlSource {
         })
     }
 
-    fn read<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Reading> {
+    fn read<'a>(&'a self, address: &'a str, _table: &'static Table) -> BoxFuture<'a, Reading> {
         let gpu = lock(&self.loaded).as_ref().and_then(|loaded| loaded.gpus.get(address).cloned());
         Box::pin(async move {
             let reading = match gpu {
@@ -192,7 +199,7 @@ fn unreachable() -> Reading {
     let mut row = Row::new(&GPU_SAMPLE);
     row.fail_all(fail_code::UNREACHABLE);
     row.set_status(row_status::UNREACHABLE);
-    Reading { rows: vec![row], identity: None, lifetime: vec![None], events: Vec::new() }
+    Reading { rows: vec![row], lifetime: vec![None], ..Reading::default() }
 }
 
 fn failure(message: String, code: Option<i64>) -> SourceError {
