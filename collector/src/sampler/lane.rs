@@ -5,7 +5,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use racklake_schemas::clock::Clock;
-use racklake_schemas::{Row, Table, row_status};
+use racklake_schemas::{Bits, Row, Table, row_status};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -24,7 +24,7 @@ pub(super) struct Lane {
     period: Duration,
     ts_last: i64,
     /// Bits that the device has never supported, for rows without values.
-    unsupported_mask: i64,
+    unsupported: Bits,
 }
 
 /// A read that has not returned.
@@ -65,7 +65,7 @@ impl Lane {
     pub(super) fn new(table: &'static Table, source: &dyn Source, origin: Instant, address: &str) -> Lane {
         let period = source.period(table);
         let next_due = first_due(origin, period, address, Instant::now());
-        Lane { table, in_flight: None, next_due, period, ts_last: 0, unsupported_mask: 0 }
+        Lane { table, in_flight: None, next_due, period, ts_last: 0, unsupported: Bits::default() }
     }
 
     /// Takes the tick that is due. What was due until now goes by the period in force until now.
@@ -131,18 +131,14 @@ impl Lane {
     /// A row that knows what the device does not have.
     pub(super) fn row_without_values(&self) -> Row {
         let mut row = Row::new(self.table);
-        for (index, column) in self.table.columns.iter().enumerate() {
-            if column.bit.is_some_and(|bit| self.unsupported_mask & (1 << bit) != 0) {
-                row.unsupported(index);
-            }
-        }
+        row.unsupported_where(self.unsupported);
         row
     }
 
     /// Learns from rows what the device does not have.
     pub(super) fn learn(&mut self, rows: &[Row]) {
         if let Some(first) = rows.first().filter(|first| has_values(first)) {
-            self.unsupported_mask = first.unsupported_mask();
+            self.unsupported = first.unsupported_bits();
         }
     }
 
