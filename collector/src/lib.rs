@@ -29,6 +29,7 @@ mod queue;
 mod reload;
 mod route;
 mod sampler;
+mod schedule;
 mod service;
 mod spool;
 mod state;

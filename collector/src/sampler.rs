@@ -159,6 +159,7 @@ impl Sampler {
         let lane = &mut self.lanes[number];
         let (outlet, table) = (&self.sampling.outlet, lane.table);
         let tick = lane.take_tick(next, &self.address);
+        outlet.scheduled(table, &self.address, tick.next, tick.period);
         if tick.missed > 0 {
             outlet.skipped(table, tick.due, tick.missed, "tick_skipped");
         }

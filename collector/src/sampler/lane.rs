@@ -58,6 +58,10 @@ pub(super) struct Tick {
     pub(super) due: i64,
     /// Ticks before it that nobody came to.
     pub(super) missed: i64,
+    /// When the next one is due, µs UTC.
+    pub(super) next: i64,
+    /// By which period the following ones come.
+    pub(super) period: Duration,
 }
 
 impl Lane {
@@ -85,7 +89,9 @@ impl Lane {
         self.period = next;
         let on_the_grid = self.then.take().filter(|then| *then > now);
         self.next_due = on_the_grid.unwrap_or_else(|| served + step(period, next, address));
-        Tick { served, due: Clock::now_us() - (now - served).as_micros() as i64, missed: missed as i64 }
+        let due = Clock::now_us() - (now - served).as_micros() as i64;
+        let next = due + (self.next_due - served).as_micros() as i64;
+        Tick { served, due, missed: missed as i64, next, period: self.period }
     }
 
     /// Puts the next tick before its time; the grid goes on from it.

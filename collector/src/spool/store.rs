@@ -83,6 +83,9 @@ pub(crate) struct Account {
     /// Last values of the counters whose rises are events, by device; earlier versions watched none.
     #[serde(default)]
     pub(crate) baselines: BTreeMap<String, Baseline>,
+    /// Which boot of the host it was; earlier versions did not say.
+    #[serde(default)]
+    pub(crate) boot_id: Option<String>,
 }
 
 impl Account {
