@@ -10,9 +10,10 @@ WITH readings AS (
     FROM delta_scan('LAKE/gpu_sample')
 ),
 cells AS (
-    UNPIVOT INCLUDE NULLS readings
-    ON COLUMNS(* EXCLUDE (device_id, fail_code, unsupported_mask, failed_mask))
-    INTO NAME column_name VALUE content
+    SELECT * FROM readings
+    UNPIVOT INCLUDE NULLS (
+        content FOR column_name IN (COLUMNS(* EXCLUDE (device_id, fail_code, unsupported_mask, failed_mask)))
+    )
 )
 SELECT cells.device_id,
        cells.column_name,
