@@ -21,6 +21,8 @@ use crate::source::{EventDraft, Found, Source, SourceError};
 const PERIOD: Duration = Duration::from_secs(60);
 /// Pauses after one that failed: the first, and the longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+/// How often a source that has paused is looked at.
+const PAUSED: Duration = Duration::from_secs(1);
 /// A discovery that takes longer counts as failing while it goes on.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Messages of one failure that are told.
@@ -38,16 +40,23 @@ pub(crate) async fn run(source: Arc<dyn Source>, sampling: Sampling, stop: Cance
     };
     let mut back_off = BACK_OFF.0;
     let mut relisted = discovery.sampling.relisted.clone();
+    // Whether the source has paused since it was last asked: its devices return then.
+    let mut has_paused = false;
     while !stop.is_cancelled() {
         relisted.mark_unchanged();
-        let Some(result) = discovery.ask().await else { break };
+        has_paused |= discovery.source.pause().is_some();
+        let result = if discovery.source.pause().is_some() { Ok(None) } else { discovery.ask().await.transpose() };
+        has_paused |= discovery.source.pause().is_some();
         let pause = match result {
-            Ok(found) => {
+            Ok(Some(found)) => {
                 back_off = BACK_OFF.0;
-                let returned = discovery.recovered();
+                let returned = discovery.recovered() || has_paused;
+                has_paused = false;
                 discovery.update(found, returned);
                 PERIOD
             }
+            Ok(None) => PAUSED,
+            Err(_) if discovery.source.pause().is_some() => PAUSED,
             Err(error) => {
                 discovery.failed(&error);
                 let pause = back_off;
