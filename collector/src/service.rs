@@ -61,11 +61,11 @@ pub async fn run_with_reloads(
     let (folder, loaded) = StateFolder::open(&config.state_dir)?;
     let listener = http::bind(config.http.listen).await?;
     let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
-    let (outlet, spool) = open_spool(&config, &metrics, &health)?;
+    let boot_id = boot_id()?;
+    let (outlet, spool) = open_spool(&config, &boot_id, &metrics, &health)?;
     let queue_bytes_max = config.frames.queue_bytes_max;
     let publisher = (Arc::clone(&outlet), Arc::clone(&health), Arc::clone(&metrics));
     let publisher = Publisher::new(&config.kafka, publisher.0, publisher.1, publisher.2, queue_bytes_max)?;
-    let boot_id = boot_id()?;
     tell_start(&outlet, &config, &boot_id);
     if let Some(damage) = loaded.damage {
         outlet.event(own("state_damaged", "warning", damage), None);
@@ -141,8 +141,13 @@ impl SpoolThread {
 }
 
 /// Opens the spool and the door in front of it, and starts to write.
-fn open_spool(config: &Config, metrics: &Arc<Metrics>, health: &Arc<Health>) -> Result<(Arc<Outlet>, SpoolThread)> {
-    let spool = Spool::open(&config.state_dir, &config.node, &Arc::new(Route::new(&config.kafka)))?;
+fn open_spool(
+    config: &Config,
+    boot_id: &str,
+    metrics: &Arc<Metrics>,
+    health: &Arc<Health>,
+) -> Result<(Arc<Outlet>, SpoolThread)> {
+    let spool = Spool::open(&config.state_dir, &config.node, boot_id, &Arc::new(Route::new(&config.kafka)))?;
     let (folder, store) = (spool.folder.clone(), Arc::clone(&spool.store));
     let (place, bell) = (Place::new(config, &spool.account.stream_id), Arc::new(Bell::default()));
     let limits = (&config.frames, &config.spool);

@@ -26,7 +26,7 @@ use racklake_schemas::{Row, Table, fail_code, row_status};
 use crate::config::NvmlConfig;
 use crate::health::Health;
 use crate::place::locked;
-use crate::source::{BoxFuture, Call, EventSink, Found, Reading, Source, SourceError};
+use crate::source::{BoxFuture, BurstSettings, Call, EventSink, Found, Reading, Source, SourceError};
 use supervisor::{Host, Supervisor};
 use worker::DISCOVERY;
 pub use worker::run_worker;
@@ -106,6 +106,11 @@ impl Source for NvmlSource {
 
     fn hard_deadline(&self) -> Option<Duration> {
         Some(self.config().hard_deadline)
+    }
+
+    fn burst(&self) -> Option<BurstSettings> {
+        let config = self.config();
+        Some(BurstSettings { period: config.burst_period, length: config.burst_for })
     }
 
     fn call_in_progress(&self, address: Option<&str>) -> Option<Call> {
