@@ -59,6 +59,7 @@ pub(crate) async fn run(source: Arc<dyn Source>, sampling: Sampling, stop: Cance
             () = stop.cancelled() => {}
             () = sleep(pause) => {}
             () = changed(&mut relisted) => {}
+            () = discovery.source.relisted() => {}
         }
     }
     while discovery.samplers.join_next().await.is_some() {}
@@ -81,6 +82,8 @@ struct Known {
 
 struct Failure {
     episode: String,
+    /// Whether counters may have begun anew meanwhile.
+    devices_absent: bool,
     messages: BTreeSet<String>,
 }
 
@@ -89,19 +92,25 @@ impl Discovery {
     async fn ask(&mut self) -> Option<Result<Vec<Found>, SourceError>> {
         let source = Arc::clone(&self.source);
         let mut asked = tokio::spawn(async move { source.discover().await });
+        let patience = self.source.hard_deadline().unwrap_or(PATIENCE);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return None,
                 answer = &mut asked => {
-                    let ended = |_| SourceError { message: "discovery ended without an answer".to_owned(), code: None };
+                    let message = "discovery ended without an answer".to_owned();
+                    let ended = |_| SourceError { message, code: None, devices_absent: false };
                     return Some(answer.map_err(ended).and_then(|result| result));
                 }
-                () = sleep(PATIENCE) => {
-                    let message = format!("discovery has not answered for {} s", PATIENCE.as_secs());
-                    self.failed(&SourceError { message, code: None });
-                }
+                () = sleep(patience) => self.failed(&self.too_slow(patience)),
             }
         }
+    }
+
+    fn too_slow(&self, patience: Duration) -> SourceError {
+        let call =
+            self.source.call_in_progress(None).map_or(String::new(), |call| format!(" (it is in {})", call.name));
+        let message = format!("discovery has not answered for {} s{call}", patience.as_secs());
+        SourceError { message, code: None, devices_absent: false }
     }
 
     fn update(&mut self, found: Vec<Found>, returned: bool) {
@@ -149,8 +158,12 @@ impl Discovery {
         self.sampling.metrics.discoveries_failed.get_or_create(&one("source", name)).inc();
         self.sampling.health.fails(&format!("source {name}"), &error.message);
         let outlet = &self.sampling.outlet;
-        let failure =
-            self.failure.get_or_insert_with(|| Failure { episode: outlet.episode(), messages: BTreeSet::new() });
+        let failure = self.failure.get_or_insert_with(|| Failure {
+            episode: outlet.episode(),
+            devices_absent: false,
+            messages: BTreeSet::new(),
+        });
+        failure.devices_absent |= error.devices_absent;
         if failure.messages.len() < MESSAGES_MAX && failure.messages.insert(error.message.clone()) {
             let draft = EventDraft {
                 code: error.code,
@@ -162,7 +175,7 @@ impl Discovery {
         }
     }
 
-    /// Ends a failure, and says whether there was one.
+    /// Ends a failure, and says whether devices were absent in it.
     fn recovered(&mut self) -> bool {
         let name = self.source.name();
         self.sampling.health.works(&format!("source {name}"));
@@ -170,7 +183,7 @@ impl Discovery {
         let draft = own("source_recovered", "info", format!("source {name} works again"));
         let draft = EventDraft { source: name, phase: Some("end"), episode_id: Some(failure.episode), ..draft };
         self.sampling.outlet.event(draft, None);
-        true
+        failure.devices_absent
     }
 }
 
@@ -278,6 +291,53 @@ mod tests {
         assert_eq!(account.texts("event", event::PHASE), ["start", "end"]);
         assert!(account.texts("event", event::DETAILS_JSON)[0].contains("nvmlDeviceGetPowerUsage"));
         assert_eq!(account.statuses("GPU-b"), [0; 20]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_is_read_ten_times_a_second_for_a_minute_after_an_event() {
+        let source = FakeSource::with(&["a", "b"]);
+        {
+            let mut state = source.state.lock().unwrap();
+            state.slow_period = Some(Duration::from_secs(100_000));
+            let (period, length) = (Duration::from_millis(100), Duration::from_secs(60));
+            state.burst = Some(crate::source::BurstSettings { period, length });
+        }
+        let running = Running::start(source);
+        running.sleep(20).await;
+        let labels = running.sampling.devices.lookup("a").unwrap();
+        let xid = crate::source::EventDraft::new("xid", "kmsg", "critical", "XID 79");
+        running.sampling.outlet.event(xid.clone(), Some(&labels));
+        running.sleep(5).await;
+        // Ten more at once change nothing; one after half a minute makes it longer.
+        (0..10).for_each(|_| running.sampling.outlet.event(xid.clone(), Some(&labels)));
+        running.sleep(30).await;
+        running.sampling.outlet.event(xid, Some(&labels));
+        running.sleep(200).await;
+        let account = running.end().await;
+        let (a, b) = (account.statuses("GPU-a").len(), account.statuses("GPU-b").len());
+        // 95 s of ten rows and 160 s of one; the other is read as ever.
+        assert!((1100..=1120).contains(&a) && (254..=256).contains(&b), "{a} {b}");
+        let sums = account.coverage("gpu_sample");
+        assert_eq!((sums.expected, sums.dropped), ((a + b) as i64, 0));
+        // What is read once a day was read after the first, ten seconds later, and after the last.
+        let devices = account.texts("miner_sample", gpu_sample::DEVICE_ID);
+        assert_eq!(devices.iter().filter(|device| *device == "GPU-a").count(), 3, "{devices:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_that_hangs_after_an_event_gives_no_more_stale_rows_than_ever() {
+        let source = FakeSource::with(&["a"]);
+        let (period, length) = (Duration::from_millis(100), Duration::from_secs(60));
+        source.state.lock().unwrap().burst = Some(crate::source::BurstSettings { period, length });
+        let running = Running::start(source);
+        running.sleep(5).await;
+        running.source.takes("a", &[10, 10, 30_000]);
+        let labels = running.sampling.devices.lookup("a").unwrap();
+        running.sampling.outlet.event(own("xid", "critical", "XID 79"), Some(&labels));
+        running.sleep(25).await;
+        let account = running.end().await;
+        let stale = account.statuses("GPU-a").iter().filter(|status| **status == 2).count();
+        assert!((20..=27).contains(&stale), "{stale}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,11 +7,13 @@
 //!
 //! This crate knows no Parquet and no object store, and keeps nothing global: two collectors in one process do not meet.
 
+mod burst;
 mod clock_state;
 mod coverage;
 mod device_registry;
 mod discovery;
 mod drops;
+mod edges;
 mod episodes;
 mod event;
 mod frames;

@@ -18,10 +18,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::burst::{Bells, calls_for_a_burst};
 use crate::clock_state;
 use crate::config::FramesConfig;
 use crate::coverage::{Counts, Coverage, Outcome, Tally, minute_of};
 use crate::drops::Drops;
+use crate::edges::Baselines;
 use crate::episodes::Episodes;
 use crate::event::{EventNumbers, detailed};
 use crate::frames::{Closed, Frame, Frames};
@@ -41,6 +43,8 @@ use spooling::Spooling;
 #[derive(Debug)]
 pub(crate) struct Outlet {
     pub(crate) place: Place,
+    /// Tell samplers that something has happened to their device.
+    pub(crate) bells: Bells,
     inner: Mutex<Inner>,
     /// Something new has a due time.
     timers: Notify,
@@ -63,6 +67,7 @@ struct Inner {
     episodes: Episodes,
     /// How far the kernel log has been read.
     kernel_log: Option<Position>,
+    baselines: Baselines,
     /// Reads that have begun and have no row: due time, address, table.
     begun: BTreeMap<(i64, String, &'static str), Begun>,
     schedule: Schedule,
@@ -107,6 +112,7 @@ impl Outlet {
             numbers: EventNumbers::default(),
             episodes: Episodes::default(),
             kernel_log: None,
+            baselines: Baselines::default(),
             begun: BTreeMap::new(),
             schedule: Schedule::default(),
             journal: None,
@@ -115,7 +121,8 @@ impl Outlet {
             account: Account::default(),
         };
         let (timers, ready) = (Notify::new(), Notify::new());
-        Outlet { place, inner: Mutex::new(inner), timers, ready, metrics, health, spooling: None }
+        let bells = Bells::default();
+        Outlet { place, bells, inner: Mutex::new(inner), timers, ready, metrics, health, spooling: None }
     }
 
     /// A read has begun that is due at `due` (µs UTC) at an address; its rows follow.
@@ -133,13 +140,29 @@ impl Outlet {
 
     /// Takes the rows of the tick that was due at `due` (µs UTC) at an address. `late` ones came after a stale row, which
     /// was the outcome of their tick, and are not part of the balance.
+    #[cfg(test)]
     pub(crate) fn rows(&self, rows: Vec<Row>, due: i64, address: &str, late: bool) {
+        self.rows_and_events(rows, (Vec::new(), None), due, address, late);
+    }
+
+    /// The same with what these rows tell about their device. Rows and events are journalled as one.
+    pub(crate) fn rows_and_events(
+        &self,
+        rows: Vec<Row>,
+        (told, device): (Vec<EventDraft>, Option<&DeviceLabels>),
+        due: i64,
+        address: &str,
+        late: bool,
+    ) {
+        let mut inner = locked(&self.inner);
         let counted = |row: Row| {
             let outcome = if late { Outcome::Late } else { Outcome::of(&row) };
             Counted { row, minute: minute_of(due), outcome }
         };
         let tick = (!late).then(|| (due, address.to_owned()));
-        self.add(&mut locked(&self.inner), rows.into_iter().map(counted).collect(), tick, None);
+        let mut all: Vec<Counted> = rows.into_iter().map(counted).collect();
+        all.extend(told.into_iter().map(|draft| self.event_row(&mut inner, draft, device)));
+        self.add(&mut inner, all, tick, None);
         self.timers.notify_one();
     }
 
@@ -327,6 +350,7 @@ impl Outlet {
         let table = row.table();
         inner.coverage.made(table, minute, outcome);
         inner.episodes.follow(&row);
+        inner.baselines.follow(&row);
         if let Some(position) = Position::of(&row) {
             Position::advance(&mut inner.kernel_log, position);
         }
@@ -336,6 +360,12 @@ impl Outlet {
     }
 
     fn add_event(&self, inner: &mut Inner, draft: EventDraft, device: Option<&DeviceLabels>) {
+        let counted = self.event_row(inner, draft, device);
+        self.add(inner, vec![counted], None, None);
+    }
+
+    /// Makes the row of an event and tells whom it concerns.
+    fn event_row(&self, inner: &mut Inner, draft: EventDraft, device: Option<&DeviceLabels>) -> Counted {
         let now = Clock::now_us();
         let (event, message) = (draft.event, draft.message.as_str());
         let device_id = device.map(|device| device.device_id.as_str());
@@ -345,9 +375,11 @@ impl Outlet {
             _ => tracing::info!(event, device_id, "{message}"),
         }
         self.metrics.events.get_or_create(&one("event", event)).inc();
+        if let Some(device_id) = device_id.filter(|_| calls_for_a_burst(&draft)) {
+            self.bells.ring(device_id);
+        }
         let row = inner.numbers.row(&self.place, draft, device, now);
-        let counted = Counted { row, minute: minute_of(now), outcome: Outcome::Collected };
-        self.add(inner, vec![counted], None, None);
+        Counted { row, minute: minute_of(now), outcome: Outcome::Collected }
     }
 
     /// Puts closed frames in line and counts what had to go.

@@ -167,6 +167,9 @@ fn start_sources(
     stop: &CancellationToken,
 ) -> (JoinSet<()>, Option<Arc<NvmlSource>>, Arc<MinerSource>) {
     let nvml = config.nvml.enabled.then(|| Arc::new(NvmlSource::new(&config.nvml, sink.clone())));
+    if let Some(nvml) = &nvml {
+        nvml.tell_health(Arc::clone(&sampling.health));
+    }
     let miners = Arc::new(MinerSource::new(&config.miners(), sink));
     let sources: [Option<Arc<dyn Source>>; 2] = [nvml.clone().map(|nvml| nvml as _), Some(Arc::clone(&miners) as _)];
     let mut sampled = JoinSet::new();

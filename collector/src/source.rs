@@ -36,9 +36,19 @@ pub trait Source: Send + Sync + 'static {
         None
     }
 
-    /// The call that a device has not come back from, where the source knows.
-    fn call_in_progress(&self, _address: &str) -> Option<Call> {
+    /// The call that a device, or with `None` discovery, has not come back from, where the source knows.
+    fn call_in_progress(&self, _address: Option<&str>) -> Option<Call> {
         None
+    }
+
+    /// How a device is read after an event; `None`: as always. May change.
+    fn burst(&self) -> Option<BurstSettings> {
+        None
+    }
+
+    /// Comes back when there may be other devices than were discovered; never, where the source does not know.
+    fn relisted(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
     }
 
     /// Why nothing is to be read for now, as a reason in `coverage`; devices are then neither asked nor lost.
@@ -57,6 +67,15 @@ pub trait Source: Send + Sync + 'static {
 
     /// Reads the device at that address once for a tier. It always gives a row: what failed is in its masks.
     fn read<'a>(&'a self, address: &'a str, table: &'static Table) -> BoxFuture<'a, Reading>;
+}
+
+/// How a source wants to be read after an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BurstSettings {
+    /// How often.
+    pub period: Duration,
+    /// For how long after the last event; zero is not at all.
+    pub length: Duration,
 }
 
 /// A call into a driver that has begun.
@@ -89,7 +108,7 @@ pub struct Identity {
 }
 
 /// What one read gave.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Reading {
     /// The row of the tier's table first, then rows of others (hash boards). Value columns, masks and status are
     /// set by the source; ts, ids, site, rack, session and read_us by the sampler.
@@ -183,4 +202,6 @@ pub struct SourceError {
     pub message: String,
     /// The source's own code, if it gave one.
     pub code: Option<i64>,
+    /// Whether the devices are out of reach of everybody, so that their counters may begin anew meanwhile.
+    pub devices_absent: bool,
 }

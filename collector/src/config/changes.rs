@@ -6,7 +6,8 @@ impl Config {
     /// The config that is in force once a running collector was given `wanted`, and the keys of `wanted` that differ
     /// and wait for a restart.
     pub(crate) fn changed_to(&self, wanted: &Config) -> (Config, Vec<&'static str>) {
-        let nvml = NvmlConfig { enabled: self.nvml.enabled, library: self.nvml.library.clone(), ..wanted.nvml.clone() };
+        let (enabled, library, worker) = (self.nvml.enabled, self.nvml.library.clone(), self.nvml.worker.clone());
+        let nvml = NvmlConfig { enabled, library, worker, ..wanted.nvml.clone() };
         let next = Config {
             frames: wanted.frames.clone(),
             spool: wanted.spool.clone(),

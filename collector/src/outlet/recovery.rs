@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{Begun, Inner, Outlet};
 use crate::coverage::{Coverage, Outcome, minute_of};
 use crate::drops::Drops;
+use crate::edges::Baselines;
 use crate::episodes::Episodes;
 use crate::event::{detailed, own};
 use crate::place::locked;
@@ -50,6 +51,7 @@ impl Outlet {
         inner.coverage = Coverage::from_list(account.coverage.clone());
         inner.episodes = Episodes::restored(account.episodes_open.clone());
         inner.kernel_log.clone_from(&account.kernel_log);
+        inner.baselines = Baselines::restored(account.baselines.clone());
         (inner.numbers.events, inner.numbers.episodes) = (account.events, account.episodes);
         inner.journal = Some(journal);
         inner.unwritten = unwritten.0;

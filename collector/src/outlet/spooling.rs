@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{Begun, Inner, Outlet};
 use crate::config::{FramesConfig, SpoolConfig};
 use crate::coverage::{Outcome, minute_of};
+use crate::edges::Baseline;
 use crate::frames::Frame;
 use crate::health::Health;
 use crate::kernel_log::Position;
@@ -76,6 +77,11 @@ impl Outlet {
     /// The kernel log has been read up to a line that has no row; that is kept with the next transaction.
     pub(crate) fn kernel_log_read(&self, position: Position) {
         Position::advance(&mut locked(&self.inner).kernel_log, position);
+    }
+
+    /// What the watched counters of a device were last, as far as is known.
+    pub(crate) fn baseline(&self, device_id: &str) -> Baseline {
+        locked(&self.inner).baselines.of(device_id)
     }
 
     /// Counts an event that has no row because the kernel log told the same.
@@ -226,6 +232,7 @@ impl Outlet {
             episodes_open: inner.episodes.to_list(),
             route: Some(Route::clone(&inner.route)),
             kernel_log: inner.kernel_log.clone(),
+            baselines: inner.baselines.to_map(),
             ..inner.account.clone()
         };
         let Cut { fresh, removed } = inner.queue.cut();

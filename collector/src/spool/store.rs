@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::coverage::{Outcome, Told};
 use crate::drops::DropRange;
+use crate::edges::Baseline;
 use crate::episodes::Episode;
 use crate::kernel_log::Position;
 use crate::route::Route;
@@ -82,6 +83,9 @@ pub(crate) struct Account {
     /// Which boot of the host it was; earlier versions did not say.
     #[serde(default)]
     pub(crate) boot_id: Option<String>,
+    /// Last values of the counters whose rises are events, by device; earlier versions watched none.
+    #[serde(default)]
+    pub(crate) baselines: BTreeMap<String, Baseline>,
 }
 
 impl Account {

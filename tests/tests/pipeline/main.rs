@@ -11,6 +11,7 @@ mod drain;
 mod end_to_end;
 mod example_configs;
 mod full_disk;
+mod kernel_log;
 mod killed_broker;
 mod killed_collector;
 mod killed_ingest;
