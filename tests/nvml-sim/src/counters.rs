@@ -18,6 +18,28 @@ pub enum Counter {
     SramParity,
     /// Uncorrected errors of caches and registers, found by SEC-DED.
     SramSecded,
+    /// Corrected errors of the L1 cache, of a GPU that counts by place (Volta).
+    L1Corrected,
+    /// Uncorrected errors of the L1 cache.
+    L1Uncorrected,
+    /// Corrected errors of the L2 cache.
+    L2Corrected,
+    /// Uncorrected errors of the L2 cache.
+    L2Uncorrected,
+    /// Corrected errors of registers.
+    RegisterCorrected,
+    /// Uncorrected errors of registers.
+    RegisterUncorrected,
+    /// Corrected errors of texture memory.
+    TextureCorrected,
+    /// Uncorrected errors of texture memory.
+    TextureUncorrected,
+    /// Uncorrected errors of the CBU.
+    CbuUncorrected,
+    /// Banks that are remapped (Blackwell).
+    BankRemapped,
+    /// Remaps of banks that wait for a reset.
+    BankRemapInactive,
     /// Rows remapped for corrected errors.
     RemappedCorrected,
     /// Rows remapped for uncorrected errors.
@@ -104,6 +126,8 @@ pub enum Counter {
     NvlinkRawLane0,
     /// Raw errors of lane 1.
     NvlinkRawLane1,
+    /// Blocks sent again by PLR.
+    NvlinkPlrRetry,
 }
 
 /// A count since ever, and one since the driver was loaded.

@@ -13,7 +13,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use gpu::GpuScenario;
-pub use parts::{Burst, Fabric, Fan, Link, Mig, Platform, Storm, Workload, Xid};
+pub use parts::{Architecture, Burst, Fabric, Fan, Link, Mig, Platform, Storm, Workload, Xid};
 
 /// The content of a scenario file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -27,7 +27,7 @@ readings! {
     nvmlDeviceGetSupportedClocksThrottleReasons: c_ulonglong = |_unit| Ok(0x1ff);
     nvmlDeviceGetSupportedClocksEventReasons: c_ulonglong = |_unit| Ok(0x1ff);
     nvmlDeviceGetPerformanceState: nvml::nvmlPstates_t = |_unit| Ok(0);
-    nvmlDeviceGetNumFans: c_uint = |unit| Ok(u32::from(unit.gpu.fan != Fan::None));
+    nvmlDeviceGetNumFans: c_uint = |unit| Ok(if unit.gpu.fan == Fan::None { 0 } else { unit.gpu.fans });
     nvmlDeviceGetBAR1MemoryInfo: nvml::nvmlBAR1Memory_t = |_unit| {
         let (total, used) = (128 << 30, 9 << 20);
         Ok(nvml::nvmlBAR1Memory_t { bar1Total: total, bar1Free: total - used, bar1Used: used })
@@ -142,7 +142,7 @@ unsafe extern "C" fn nvmlDeviceGetFanSpeed_v2(device: nvml::nvmlDevice_t, fan: c
         answer(device, "nvmlDeviceGetFanSpeed_v2", Some(i64::from(fan)), out, |state, index| {
             let unit = &mut state.units[index];
             let speed = unit.model.fan(unit.gpu.fan).ok_or(NOT_SUPPORTED)?;
-            if fan == 0 { Ok(speed) } else { Err(INVALID_ARGUMENT) }
+            if fan < unit.gpu.fans { Ok(speed) } else { Err(INVALID_ARGUMENT) }
         })
     }
 }
@@ -171,7 +171,11 @@ unsafe extern "C" fn nvmlDeviceGetFanSpeedRPM(device: nvml::nvmlDevice_t, out: *
             }
             let speed = unit.model.fan_rpm(unit.gpu.fan).ok_or(NOT_SUPPORTED)?;
             let version = version::<nvml::nvmlFanSpeedInfo_t>(1);
-            if fan == 0 { Ok(nvml::nvmlFanSpeedInfo_t { version, fan, speed }) } else { Err(INVALID_ARGUMENT) }
+            if fan < unit.gpu.fans {
+                Ok(nvml::nvmlFanSpeedInfo_t { version, fan, speed })
+            } else {
+                Err(INVALID_ARGUMENT)
+            }
         })
     }
 }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::counters::Counter;
 use crate::library::{Code, Given, library};
+use crate::scenario::Architecture;
 use crate::unit::Unit;
 
 /// Active and waiting remaps, as nvml.h has them since 13.1; the bindings do not know them.
@@ -58,7 +59,7 @@ given_struct!(nvml::nvmlEccSramErrorStatus_t {
 });
 
 /// Banks of the memory that can have remapped rows.
-const BANKS: u32 = 640;
+pub(super) const BANKS: u32 = 640;
 
 /// A count that fits into an `unsigned int`.
 pub(super) fn short(count: u64) -> u32 {
@@ -68,24 +69,53 @@ pub(super) fn short(count: u64) -> u32 {
 /// Errors of a kind (0 corrected, 1 uncorrected) since the driver was loaded (0) or ever (1), at a place.
 pub(super) fn memory_errors(unit: &Unit, uncorrected: bool, aggregate: bool, place: Memory) -> u64 {
     let count = |counter| if aggregate { unit.counters.aggregate(counter) } else { unit.counters.volatile(counter) };
-    let dram = count(if uncorrected { Counter::DramUncorrected } else { Counter::DramCorrected });
-    let sram = match uncorrected {
-        true => count(Counter::SramParity) + count(Counter::SramSecded),
-        false => count(Counter::SramCorrected),
+    let of = |corrected, uncorrected_one| count(if uncorrected { uncorrected_one } else { corrected });
+    let sram = || {
+        if uncorrected {
+            count(Counter::SramParity) + count(Counter::SramSecded)
+        } else {
+            count(Counter::SramCorrected)
+        }
     };
     match place {
-        Memory::Dram => dram,
-        Memory::Sram => sram,
-        Memory::All => dram + sram,
+        Memory::Dram => of(Counter::DramCorrected, Counter::DramUncorrected),
+        Memory::Sram => sram(),
+        Memory::L1 => of(Counter::L1Corrected, Counter::L1Uncorrected),
+        Memory::L2 => of(Counter::L2Corrected, Counter::L2Uncorrected),
+        Memory::Register => of(Counter::RegisterCorrected, Counter::RegisterUncorrected),
+        Memory::Texture => of(Counter::TextureCorrected, Counter::TextureUncorrected),
+        Memory::Cbu if uncorrected => count(Counter::CbuUncorrected),
+        Memory::Cbu => 0,
+        Memory::All => PLACES.iter().map(|place| memory_errors(unit, uncorrected, aggregate, *place)).sum(),
     }
 }
+
+/// Every place that has errors of its own.
+const PLACES: [Memory; 7] =
+    [Memory::Dram, Memory::Sram, Memory::L1, Memory::L2, Memory::Register, Memory::Texture, Memory::Cbu];
 
 /// Where an error can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Memory {
     Dram,
     Sram,
+    L1,
+    L2,
+    Register,
+    Texture,
+    Cbu,
     All,
+}
+
+/// What only a GPU that counts errors by place, and retires pages, supports.
+pub(super) fn by_place(unit: &Unit) -> Result<(), Code> {
+    if unit.gpu.architecture == Architecture::Volta { Ok(()) } else { Err(NOT_SUPPORTED) }
+}
+
+/// What only a GPU that remaps rows supports.
+pub(super) fn with_rows(unit: &Unit) -> Result<(), Code> {
+    protected(unit)?;
+    if unit.gpu.architecture == Architecture::Volta { Err(NOT_SUPPORTED) } else { Ok(()) }
 }
 
 /// What a GPU whose ECC is off does not support.
@@ -142,8 +172,13 @@ unsafe extern "C" fn nvmlDeviceGetMemoryErrorCounter(
             let place = match location {
                 _ if kind > 1 || counter > 1 || location > 7 => return Err(INVALID_ARGUMENT),
                 2 => Memory::Dram,
-                7 => Memory::Sram,
+                7 => with_rows(unit).map(|()| Memory::Sram)?,
                 // Since Ampere there is one number for caches and registers.
+                0 => by_place(unit).map(|()| Memory::L1)?,
+                1 => by_place(unit).map(|()| Memory::L2)?,
+                3 => by_place(unit).map(|()| Memory::Register)?,
+                4 => by_place(unit).map(|()| Memory::Texture)?,
+                6 => by_place(unit).map(|()| Memory::Cbu)?,
                 _ => return Err(NOT_SUPPORTED),
             };
             Ok(memory_errors(unit, kind == 1, counter == 1, place))
@@ -173,7 +208,7 @@ unsafe extern "C" fn nvmlDeviceGetRemappedRows(
     // SAFETY: the contract of the C function.
     unsafe {
         answer_numbers(device, "nvmlDeviceGetRemappedRows", [corrected, uncorrected, pending, failure], |unit| {
-            protected(unit)?;
+            with_rows(unit)?;
             let rows = |counter| short(unit.counters.aggregate(counter));
             let (corrected, uncorrected) = (rows(Counter::RemappedCorrected), rows(Counter::RemappedUncorrected));
             Ok([corrected, uncorrected, u32::from(unit.gpu.remap_pending), u32::from(unit.gpu.remap_failed)])
@@ -183,7 +218,7 @@ unsafe extern "C" fn nvmlDeviceGetRemappedRows(
 
 readings! {
     nvmlDeviceGetRemappedRows_v2: RemappedRowsV2 = |unit| {
-        protected(unit)?;
+        with_rows(unit)?;
         let rows = |counter| short(unit.counters.aggregate(counter));
         Ok(RemappedRowsV2 {
             corrected_active: rows(Counter::RemappedCorrected),
@@ -195,7 +230,7 @@ readings! {
         })
     };
     nvmlDeviceGetRowRemapperHistogram: nvml::nvmlRowRemapperHistogramValues_t = |unit| {
-        protected(unit)?;
+        with_rows(unit)?;
         let rows = unit.counters.aggregate(Counter::RemappedCorrected)
             + unit.counters.aggregate(Counter::RemappedUncorrected);
         let full = u32::from(unit.gpu.remap_failed);
@@ -208,7 +243,15 @@ readings! {
             none: full,
         })
     };
-    nvmlDeviceGetRetiredPagesPendingStatus: c_uint = |unit| Ok(u32::from(unit.gpu.retire_pending));
+    nvmlDeviceGetRetiredPagesPendingStatus: c_uint = |unit| {
+        by_place(unit)?;
+        Ok(u32::from(unit.gpu.retire_pending))
+    };
+    nvmlDeviceGetBBXTimeData_v1: c_uint = |unit| Ok(unit.gpu.time_run_seconds);
+    nvmlDeviceGetInforomConfigurationChecksum: c_uint = |unit| match unit.gpu.inforom_corrupted {
+        true => Err(nvml::nvmlReturn_enum_NVML_ERROR_CORRUPTED_INFOROM),
+        false => Ok(0x5a17_c0de),
+    };
 }
 
 versioned_readings! {
@@ -222,7 +265,7 @@ versioned_readings! {
         unrepairable_memory: u32::from(unit.gpu.unrepairable_memory),
     });
     nvmlDeviceGetSramEccErrorStatus: nvml::nvmlEccSramErrorStatus_t, 1 = |unit| {
-        protected(unit)?;
+        with_rows(unit)?;
         let (ever, now) = (|counter| unit.counters.aggregate(counter), |counter| unit.counters.volatile(counter));
         let uncorrected = ever(Counter::SramParity) + ever(Counter::SramSecded);
         Ok(nvml::nvmlEccSramErrorStatus_t {
@@ -282,6 +325,7 @@ unsafe fn retired_pages(
             1 => Counter::RetiredUncorrected,
             _ => return Err(INVALID_ARGUMENT),
         };
+        by_place(&state.units[index])?;
         let pages = short(state.units[index].counters.aggregate(counter));
         let fits = has_arrays && pages as usize <= room;
         let address = |page: u32| (u64::from(cause) << 32 | u64::from(page)) << 16;

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use super::{INVALID_ARGUMENT, NOT_SUPPORTED, SUCCESS, VERSION_MISMATCH, answer_unit, given_struct};
 use crate::library::{Code, Given, Place, State, library};
+use crate::scenario::Architecture;
+use crate::unit::Unit;
 
 /// Version of the structs, which is here a bare number.
 const VERSION: u32 = 1;
@@ -46,9 +48,9 @@ unsafe extern "C" fn nvmlGpmQueryDeviceSupport(device: nvml::nvmlDevice_t, out: 
     // SAFETY: the contract of the C function.
     unsafe {
         let is_other = !out.is_null() && (*out).version != VERSION;
-        answer_unit(device, "nvmlGpmQueryDeviceSupport", None, out, |_| match is_other {
+        answer_unit(device, "nvmlGpmQueryDeviceSupport", None, out, |unit| match is_other {
             true => Err(VERSION_MISMATCH),
-            false => Ok(nvml::nvmlGpmSupport_t { version: VERSION, isSupportedDevice: 1 }),
+            false => Ok(nvml::nvmlGpmSupport_t { version: VERSION, isSupportedDevice: u32::from(has_metrics(unit)) }),
         })
     }
 }
@@ -101,7 +103,15 @@ extern "C" fn nvmlGpmMigSampleGet(
     given.err().unwrap_or(SUCCESS)
 }
 
+/// Whether a GPU has the metrics.
+fn has_metrics(unit: &Unit) -> bool {
+    unit.gpu.architecture >= Architecture::Hopper
+}
+
 fn take(state: &mut State, unit: usize, gpu_instance: Option<u32>, sample: nvml::nvmlGpmSample_t) -> Result<(), Code> {
+    if !has_metrics(&state.units[unit]) {
+        return Err(NOT_SUPPORTED);
+    }
     let model = &state.units[unit].model;
     let (at, load_seconds, load) = (model.at(), model.load_seconds(), model.load());
     let taken = GpmSample { unit, gpu_instance, at, load_seconds, load };
@@ -207,7 +217,7 @@ fn value_of(id: u32, interval: Interval, links: u32) -> Result<f64, Code> {
         30..=36 | 40..=46 | 50 => Ok(0.0),
         60 => Ok(interval.load * 9.1e9 * f64::from(links) / MIB),
         61 => Ok(interval.load * 8.7e9 * f64::from(links) / MIB),
-        62..=97 if (id - 62) / 2 < links => Ok(interval.load * if id % 2 == 0 { 9.1e9 } else { 8.7e9 } / MIB),
+        62..=97 if (id - 62) / 2 < links => Ok(interval.load * if id.is_multiple_of(2) { 9.1e9 } else { 8.7e9 } / MIB),
         _ => Err(NOT_SUPPORTED),
     }
 }

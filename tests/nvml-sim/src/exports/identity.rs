@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{INVALID_ARGUMENT, answer, answer_numbers, answer_text, c_text, readings};
 use crate::library::{Code, Given, State};
+use crate::scenario::Architecture;
 use crate::unit::Unit;
 
 /// What nvml.h wants as room for the version of the GSP firmware.
@@ -43,7 +44,6 @@ macro_rules! numbers {
 }
 
 numbers! {
-    nvmlDeviceGetArchitecture => nvml::NVML_DEVICE_ARCH_HOPPER;
     nvmlDeviceGetBrand => nvml::nvmlBrandType_enum_NVML_BRAND_NVIDIA;
     nvmlDeviceGetMultiGpuBoard => 0;
     nvmlDeviceGetNumGpuCores => 16896;
@@ -53,6 +53,12 @@ numbers! {
 }
 
 readings! {
+    nvmlDeviceGetArchitecture: c_uint = |unit| Ok(match unit.gpu.architecture {
+        Architecture::Volta => nvml::NVML_DEVICE_ARCH_VOLTA,
+        Architecture::Ampere => nvml::NVML_DEVICE_ARCH_AMPERE,
+        Architecture::Hopper => nvml::NVML_DEVICE_ARCH_HOPPER,
+        Architecture::Blackwell => nvml::NVML_DEVICE_ARCH_BLACKWELL,
+    });
     nvmlDeviceGetPersistenceMode: c_uint = |unit| Ok(u32::from(unit.gpu.persistence));
     nvmlDeviceGetBoardId: c_uint = |unit| Ok(unit.pci.0 << 16 | unit.pci.1 << 8);
 }

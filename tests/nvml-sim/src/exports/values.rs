@@ -2,12 +2,13 @@
 
 use nvml_wrapper_sys::bindings as nvml;
 
-use super::ecc::{Memory, memory_errors, protected, short};
+use super::ecc::{BANKS, Memory, by_place, memory_errors, protected, short, with_rows};
 use super::limits::{milliwatts, power_min};
 use super::links::{counters, is_up, mbps, nvlink_version, traffic};
 use super::{INVALID_ARGUMENT, NOT_SUPPORTED};
 use crate::counters::Counter;
 use crate::library::Code;
+use crate::scenario::Architecture;
 use crate::unit::Unit;
 
 const UNSIGNED_INT: u32 = nvml::nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_INT;
@@ -43,7 +44,8 @@ pub(super) fn canonical(id: u32, driver_version: &str) -> Result<u32, Code> {
 /// A field, by the number that it has since driver 580.82.
 pub(super) fn value_of(unit: &mut Unit, id: u32, scope: u32) -> Result<Field, Code> {
     match id {
-        1..=31 | 92 | 93 | 142..=145 | 301 | 302 => memory(unit, id),
+        1..=31 | 92 | 93 => memory(unit, id),
+        142..=145 | 301..=307 => remaps(unit, id),
         74..=79 | 269..=271 => long(unit.model.held_back(id)),
         82 => int(unit.model.memory_celsius() as u32),
         83 => long(unit.model.energy()),
@@ -62,13 +64,14 @@ pub(super) fn value_of(unit: &mut Unit, id: u32, scope: u32) -> Result<Field, Co
         226 => int(u32::from(unit.gpu.reset_required || unit.gpu.recovery_action == 1)),
         227 => int(u32::from(unit.gpu.recovery_action == 4)),
         230 => int(unit.gpu.recovery_action),
+        // Power smoothing: what is left of the life of its hardware.
+        258 if unit.gpu.architecture >= Architecture::Blackwell => int(97),
         _ => Err(NOT_SUPPORTED),
     }
 }
 
-/// ECC, retired pages, remapped rows.
+/// ECC and its errors.
 fn memory(unit: &Unit, id: u32) -> Result<Field, Code> {
-    let ever = |counter| unit.counters.aggregate(counter);
     let flag = |flag: bool| int(u32::from(flag));
     match id {
         1 => return flag(unit.gpu.ecc[0]),
@@ -85,15 +88,47 @@ fn memory(unit: &Unit, id: u32) -> Result<Field, Code> {
         12 => errors(true, false, Memory::Dram),
         22 => errors(false, true, Memory::Dram),
         23 => errors(true, true, Memory::Dram),
-        29 => int(short(ever(Counter::RetiredCorrected))),
-        30 => int(short(ever(Counter::RetiredUncorrected))),
-        31 => flag(unit.gpu.retire_pending),
+        _ => by_place(unit).and_then(|()| at_place(unit, id)),
+    }
+}
+
+/// Errors of a place, and retired pages, as GPUs before Ampere have them.
+fn at_place(unit: &Unit, id: u32) -> Result<Field, Code> {
+    const PAIRS: [Memory; 5] = [Memory::L1, Memory::L2, Memory::Dram, Memory::Register, Memory::Texture];
+    let errors = |first: u32, aggregate| {
+        long(memory_errors(unit, (id - first) % 2 == 1, aggregate, PAIRS[((id - first) / 2) as usize]))
+    };
+    let pages = |counter| int(short(unit.counters.aggregate(counter)));
+    match id {
+        7..=16 => errors(7, false),
+        17 => long(memory_errors(unit, true, false, Memory::Cbu)),
+        18..=27 => errors(18, true),
+        28 => long(memory_errors(unit, true, true, Memory::Cbu)),
+        29 => pages(Counter::RetiredCorrected),
+        30 => pages(Counter::RetiredUncorrected),
+        31 | 92 | 93 => int(u32::from(unit.gpu.retire_pending)),
+        _ => Err(NOT_SUPPORTED),
+    }
+}
+
+/// Remapped rows, and remapped banks of Blackwell.
+fn remaps(unit: &Unit, id: u32) -> Result<Field, Code> {
+    with_rows(unit)?;
+    let ever = |counter| unit.counters.aggregate(counter);
+    let flag = |flag: bool| int(u32::from(flag));
+    match id {
         142 => int(short(ever(Counter::RemappedCorrected))),
         143 => int(short(ever(Counter::RemappedUncorrected))),
         144 => flag(unit.gpu.remap_pending),
         145 => flag(unit.gpu.remap_failed),
         301 => int(short(ever(Counter::RemapInactiveCorrected))),
         302 => int(short(ever(Counter::RemapInactiveUncorrected))),
+        _ if unit.gpu.architecture < Architecture::Blackwell => Err(NOT_SUPPORTED),
+        303 => int(short(ever(Counter::BankRemapped))),
+        304 => int(short(ever(Counter::BankRemapInactive))),
+        305 => int(BANKS.saturating_sub(short(ever(Counter::BankRemapped)))),
+        306 => int(0),
+        307 => flag(unit.gpu.bank_pending),
         _ => Err(NOT_SUPPORTED),
     }
 }
@@ -197,7 +232,7 @@ fn nvlink(unit: &Unit, id: u32, scope: u32) -> Result<Field, Code> {
         165 => counters(unit, scope).and_then(|_| int(u32::from(is_up(unit, scope)))),
         166 => counters(unit, scope).and_then(|_| int(nvlink_version())),
         167 | 200..=204 | 223..=225 => quantity(unit, id, scope),
-        205..=222 | 235..=250 | 289..=293 => quality(unit, id, scope),
+        205..=222 | 235..=250 | 289..=295 => quality(unit, id, scope),
         296 => counters(unit, scope).and_then(|_| int(mbps(unit, scope))),
         _ => Err(NOT_SUPPORTED),
     }
@@ -254,6 +289,8 @@ fn quality(unit: &Unit, id: u32, scope: u32) -> Result<Field, Code> {
         236..=250 => long(0),
         289 => count(unit, scope, Counter::NvlinkRawLane0),
         290 => count(unit, scope, Counter::NvlinkRawLane1),
+        294 => long(traffic(unit, scope, false) / 128),
+        295 => count(unit, scope, Counter::NvlinkPlrRetry),
         _ => Err(NOT_SUPPORTED),
     }
 }

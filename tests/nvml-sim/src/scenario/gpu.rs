@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::parts::{Burst, Fabric, Fan, Link, Mig, Platform, Storm, Workload, Xid};
+use super::parts::{Architecture, Burst, Fabric, Fan, Link, Mig, Platform, Storm, Workload, Xid};
 use crate::counters::Counter;
 
 /// One GPU, or `count` equal ones. Calls are named as in nvml.h; field values are `field:<id>`, for every scope, or
@@ -16,6 +16,8 @@ pub struct GpuScenario {
     pub count: u32,
     /// Model.
     pub name: String,
+    /// What kind of GPU it is.
+    pub architecture: Architecture,
     /// UUID; by default it follows from seed, index and the library's path.
     pub uuid: Option<String>,
     /// Serial number; by default it follows from seed, index and the library's path.
@@ -44,6 +46,8 @@ pub struct GpuScenario {
     pub memory_total_bytes: u64,
     /// Whether it has a fan, and whether that turns.
     pub fan: Fan,
+    /// How many fans, where it has any.
+    pub fans: u32,
     /// Calls that return 3, not supported.
     pub unsupported: Vec<String>,
     /// Calls that return a code.
@@ -86,6 +90,12 @@ pub struct GpuScenario {
     pub repair_pending: [bool; 2],
     /// Whether caches had more uncorrected errors than they may.
     pub sram_threshold_exceeded: bool,
+    /// Whether a remap of a bank waits for a reset.
+    pub bank_pending: bool,
+    /// Whether the checksum of the InfoROM is wrong: asking for it returns 14.
+    pub inforom_corrupted: bool,
+    /// How long it has run in its life, seconds.
+    pub time_run_seconds: u32,
     /// Whether memory is defect beyond repair.
     pub unrepairable_memory: bool,
     /// What has to be done: 0 nothing, 1 reset, 2 reboot, 3 drain peers, 4 drain and reset.
@@ -129,6 +139,7 @@ impl Default for GpuScenario {
         GpuScenario {
             count: 1,
             name: "NVIDIA H100 80GB HBM3".to_owned(),
+            architecture: Architecture::Hopper,
             uuid: None,
             serial: None,
             pci: None,
@@ -143,6 +154,7 @@ impl Default for GpuScenario {
             slowdown_celsius: 87.0,
             memory_total_bytes: 85_520_809_984,
             fan: Fan::Auto,
+            fans: 1,
             unsupported: Vec::new(),
             fail: BTreeMap::new(),
             lost: false,
@@ -164,6 +176,9 @@ impl Default for GpuScenario {
             retire_pending: false,
             repair_pending: [false, false],
             sram_threshold_exceeded: false,
+            bank_pending: false,
+            inforom_corrupted: false,
+            time_run_seconds: 31_536_000,
             unrepairable_memory: false,
             recovery_action: 0,
             pcie: [5, 16],

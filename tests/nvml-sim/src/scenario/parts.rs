@@ -212,6 +212,20 @@ pub enum Workload {
     Training,
 }
 
+/// What kind of GPU it is, as far as that decides what NVML can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Architecture {
+    /// Counts errors by place, retires pages; no profiling metrics.
+    Volta,
+    /// One number for errors of caches and registers, remaps rows.
+    Ampere,
+    /// Has profiling metrics.
+    Hopper,
+    /// Remaps banks too, and smooths its power.
+    Blackwell,
+}
+
 /// How a GPU is cooled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
