@@ -42,6 +42,7 @@ pub mod config;
 pub mod kernel_log;
 pub mod miner;
 pub mod nvml;
+pub mod release;
 pub mod source;
 
 pub use config::Config;

@@ -24,6 +24,7 @@ use crate::nvml::NvmlSource;
 use crate::outlet::Outlet;
 use crate::place::Place;
 use crate::publisher::Publisher;
+use crate::release::Release;
 use crate::reload::{Reload, Reloading};
 use crate::route::Route;
 use crate::sampler::Sampling;
@@ -97,7 +98,7 @@ pub async fn run_with_reloads(
         origin: Instant::now(),
         relisted: listening,
     };
-    let (mut sampled, nvml, miners) = start_sources(&config, sink, &sampling, &shutdown);
+    let (mut sampled, nvml, miners) = start_sources(&config, sink, &sampling, (&mut beside, &stop), &shutdown);
     let reloading = Reloading { config, outlet: Arc::clone(&outlet), nvml, miners, health, metrics, relisted };
     beside.spawn(reloading.run(reloads, stop.clone()));
     shutdown.cancelled().await;
@@ -164,11 +165,15 @@ fn start_sources(
     config: &Config,
     sink: EventSink,
     sampling: &Sampling,
+    (beside, beside_stop): (&mut JoinSet<()>, &CancellationToken),
     stop: &CancellationToken,
 ) -> (JoinSet<()>, Option<Arc<NvmlSource>>, Arc<MinerSource>) {
     let nvml = config.nvml.enabled.then(|| Arc::new(NvmlSource::new(&config.nvml, sink.clone())));
     if let Some(nvml) = &nvml {
         nvml.tell_health(Arc::clone(&sampling.health));
+        let (outlet, health) = (Arc::clone(&sampling.outlet), Arc::clone(&sampling.health));
+        let release = Release::new(&config.state_dir, Arc::clone(nvml), outlet, health);
+        beside.spawn(release.run(beside_stop.clone()));
     }
     let miners = Arc::new(MinerSource::new(&config.miners(), sink));
     let sources: [Option<Arc<dyn Source>>; 2] = [nvml.clone().map(|nvml| nvml as _), Some(Arc::clone(&miners) as _)];

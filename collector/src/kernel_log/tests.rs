@@ -206,12 +206,12 @@ async fn the_kernels_own_overrun_is_counted() {
     let mut log = KernelLog::new(path, "boot-1", shared(&outlet));
     let stop = CancellationToken::new();
     stop.cancel();
-    write(&mut writer, "<4>NVRM: Xid (PCI:0000:9b:00): 13, pid=1, name=a, a line of a test");
+    write(&mut writer, "<4>NVRM: Xid (PCI:0000:9b:00): 13, pid=1, name=a, a line of a test\n");
     log.follow(&mut reader, &stop, &mut Duration::from_secs(1)).await.unwrap();
     for number in 0..20_000 {
-        write(&mut writer, &format!("<7>racklake: line {number} of a test {}", "x".repeat(400)));
+        write(&mut writer, &format!("<7>racklake: line {number} of a test {}\n", "x".repeat(400)));
     }
-    write(&mut writer, "<4>NVRM: Xid (PCI:0000:9b:00): 13, pid=2, name=a, a line of a test");
+    write(&mut writer, "<4>NVRM: Xid (PCI:0000:9b:00): 13, pid=2, name=a, a line of a test\n");
     log.follow(&mut reader, &stop, &mut Duration::from_secs(1)).await.unwrap();
     let account = Account::of(&outlet);
     assert_eq!(account.texts("event", event::EVENT), ["xid", "kernel_log_gap", "xid"]);

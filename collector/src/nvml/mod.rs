@@ -5,7 +5,11 @@
 //! the config names no program for the worker, as in tests and in the demo, its threads are the collector's own.
 
 mod calls;
+mod filler;
+mod health;
 mod identity;
+mod links;
+mod memory;
 mod pipe;
 mod raw;
 mod sample;
@@ -16,7 +20,7 @@ mod worker;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use racklake_schemas::tables::GPU_SAMPLE;
+use racklake_schemas::tables::{GPU_HEALTH, GPU_SAMPLE};
 use racklake_schemas::{Row, Table, fail_code, row_status};
 
 use crate::config::NvmlConfig;
@@ -46,12 +50,30 @@ impl NvmlSource {
     /// A source that has touched nothing yet: a missing library or driver shows in `discover`.
     pub fn new(config: &NvmlConfig, events: EventSink) -> NvmlSource {
         let host = config.worker.clone().map_or(Host::Threads, Host::Process);
-        NvmlSource { config: Mutex::new(config.clone()), supervisor: Supervisor::new(host, events) }
+        let supervisor = Supervisor::new(host, events);
+        supervisor.limit(config.hard_deadline);
+        NvmlSource { config: Mutex::new(config.clone()), supervisor }
     }
 
     /// Takes over other settings; another library is loaded by the next worker.
     pub(crate) fn change(&self, config: &NvmlConfig) {
+        self.supervisor.limit(config.hard_deadline);
         *self.config() = config.clone();
+    }
+
+    /// Has NVML unloaded, until `resume`.
+    pub(crate) fn release(&self) {
+        self.supervisor.release();
+    }
+
+    /// Has NVML loaded again.
+    pub(crate) fn resume(&self) {
+        self.supervisor.resume();
+    }
+
+    /// Whether NVML is not loaded.
+    pub(crate) fn is_let_go(&self) -> bool {
+        self.supervisor.is_let_go()
     }
 
     /// Tells `/healthz` what is no device's trouble.
@@ -70,7 +92,7 @@ impl Source for NvmlSource {
     }
 
     fn tiers(&self) -> &'static [&'static Table] {
-        const TIERS: [&Table; 1] = [&GPU_SAMPLE];
+        const TIERS: [&Table; 2] = [&GPU_SAMPLE, &GPU_HEALTH];
         &TIERS
     }
 
@@ -93,6 +115,10 @@ impl Source for NvmlSource {
 
     fn call_in_progress(&self, address: Option<&str>) -> Option<Call> {
         self.supervisor.call_in_progress(address.unwrap_or(DISCOVERY))
+    }
+
+    fn pause(&self) -> Option<&'static str> {
+        self.supervisor.is_released().then_some("released")
     }
 
     fn relisted(&self) -> BoxFuture<'_, ()> {

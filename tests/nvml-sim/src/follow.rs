@@ -41,6 +41,9 @@ impl Library {
 
     /// Lets happen what is due.
     pub(crate) fn follow_time(&self, state: &mut State) {
+        if state.changes.is_empty() && !state.happenings.has_lines() {
+            return;
+        }
         let now = state.now();
         while state.changes.front().is_some_and(|at| *at <= now) {
             let Some(at) = state.changes.pop_front() else { break };
@@ -77,7 +80,7 @@ impl Library {
             let profile = Profile::find(gpu.profile.as_deref(), &gpu.name, folder);
             state.units[index].set_profile(profile);
         }
-        state.happenings.follow(&state.units, scenario.kmsg.as_ref().map(|log| folder.join(log)));
+        state.happenings.follow(&state.units, scenario.kmsg.as_ref().map(|log| folder.join(log)), &scenario.line);
         state.scenario = scenario;
     }
 }

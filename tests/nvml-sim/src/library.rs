@@ -204,13 +204,15 @@ impl Library {
     /// Waits as long as the scenario says that a call about a GPU lasts.
     pub(crate) fn wait_as_told(&self, index: usize, call: &str) {
         let began = Instant::now();
-        let latency = {
+        let (latency, hangs) = {
             let state = self.state();
-            let now = state.now();
-            state.units.get(index).map_or(0, |unit| unit.latency_us(call, now))
+            let Some(unit) = state.units.get(index) else { return };
+            (unit.latency_us(call, || state.now()), unit.hangs(call))
         };
         if latency > 0 {
             std::thread::sleep(Duration::from_micros(latency));
+        } else if !hangs {
+            return;
         }
         self.wait_while(|state| match state.units.get(index) {
             Some(unit) if unit.hangs(call) => {

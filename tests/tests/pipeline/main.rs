@@ -11,6 +11,8 @@ mod drain;
 mod end_to_end;
 mod example_configs;
 mod full_disk;
+mod gpu_faults;
+mod hung_gpu;
 mod kernel_log;
 mod killed_broker;
 mod killed_collector;

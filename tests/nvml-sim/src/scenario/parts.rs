@@ -64,6 +64,17 @@ impl Default for Burst {
     }
 }
 
+/// A line of the kernel log that no XID stands behind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelLine {
+    /// Seconds after the library was loaded.
+    #[serde(default)]
+    pub at: f64,
+    /// What it says: `NVRM: GPU 0000:43:00.0: GPU has fallen off the bus.`
+    pub text: String,
+}
+
 /// A storm of correctable errors: counters climb and calls slow down.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
