@@ -73,7 +73,8 @@ async fn every_column_is_what_the_library_served() {
         // The thread that waits for events may still be asking for them.
         let is_of_events = |answer: &Answer| answer.call.contains("Event") && !answer.call.ends_with("Reasons");
         let mut answers: Vec<_> = node.account().into_iter().skip(before).collect();
-        answers.retain(|answer| !is_of_events(answer));
+        // Room for a sample of GPM is nobody's.
+        answers.retain(|answer| !is_of_events(answer) && answer.device.is_some());
         let device = Some(device_id(gpu));
         assert!(answers.iter().all(|answer| answer.device == device), "another GPU was asked");
         assert_eq!(answers[0].call, SOURCES[0].1, "the energy counter is read first");
