@@ -21,6 +21,8 @@ type Key = (String, String);
 
 /// The source whose devices are NVIDIA GPUs.
 const GPUS: &str = "nvml";
+/// The source whose one device is this host.
+const HOST: &str = "hwmon";
 
 /// All devices, by source and address.
 #[derive(Debug)]
@@ -170,6 +172,7 @@ impl Devices {
     fn id_of_address(&self, source: &str, address: &str) -> String {
         match source {
             GPUS => format!("pci:{}:{address}", self.node),
+            HOST => format!("host:{}", self.node),
             _ => format!("addr:{address}"),
         }
     }

@@ -17,6 +17,7 @@ use crate::device_registry::Devices;
 use crate::event::{detailed, own};
 use crate::health::Health;
 use crate::housekeeping::Housekeeping;
+use crate::hwmon::HwmonSource;
 use crate::kernel_log::{KernelLog, Shared};
 use crate::metrics::Metrics;
 use crate::miner::MinerSource;
@@ -91,8 +92,8 @@ pub async fn run_with_reloads(
     let (relisted, listening) = watch::channel(());
     let parts = (Arc::clone(&outlet), Arc::clone(&metrics), listening);
     let sampling = Sampling { outlet: parts.0, devices, metrics: parts.1, origin: Instant::now(), relisted: parts.2 };
-    let (mut sampled, nvml, miners) = start_sources(&config, sink, &sampling, &health, &shutdown);
-    let reloading = Reloading { config, outlet: Arc::clone(&outlet), nvml, miners, health, metrics, relisted };
+    let Started { mut sampled, nvml, hwmon, miners } = start_sources(&config, sink, &sampling, &health, &shutdown);
+    let reloading = Reloading { config, outlet: Arc::clone(&outlet), nvml, hwmon, miners, health, metrics, relisted };
     beside.spawn(reloading.run(reloads, stop.clone()));
     shutdown.cancelled().await;
 
@@ -147,23 +148,32 @@ fn open_spool(config: &Config, metrics: &Arc<Metrics>, health: &Arc<Health>) -> 
     Ok((outlet, SpoolThread { bell, thread: thread.context("starting the thread of the spool")? }))
 }
 
-/// Samplers of all sources, and the sources, whose settings may change. Miners may be listed later, so there is always a
-/// source for them.
+/// Samplers of all sources, and the sources, whose settings may change.
+struct Started {
+    sampled: JoinSet<()>,
+    nvml: Option<Arc<NvmlSource>>,
+    hwmon: Option<Arc<HwmonSource>>,
+    /// Miners may be listed later, so there is always a source for them.
+    miners: Arc<MinerSource>,
+}
+
 fn start_sources(
     config: &Config,
     sink: EventSink,
     sampling: &Sampling,
     health: &Arc<Health>,
     stop: &CancellationToken,
-) -> (JoinSet<()>, Option<Arc<NvmlSource>>, Arc<MinerSource>) {
+) -> Started {
     let nvml = config.nvml.enabled.then(|| Arc::new(NvmlSource::new(&config.nvml, sink.clone())));
+    let hwmon = config.hwmon.enabled.then(|| Arc::new(HwmonSource::new(&config.hwmon, &config.node)));
     let miners = Arc::new(MinerSource::new(&config.miners(), sink));
-    let sources: [Option<Arc<dyn Source>>; 2] = [nvml.clone().map(|nvml| nvml as _), Some(Arc::clone(&miners) as _)];
+    let sources: [Option<Arc<dyn Source>>; 3] =
+        [nvml.clone().map(|nvml| nvml as _), hwmon.clone().map(|hwmon| hwmon as _), Some(Arc::clone(&miners) as _)];
     let mut sampled = JoinSet::new();
     for source in sources.into_iter().flatten() {
         sampled.spawn(discovery::run(source, sampling.clone(), Arc::clone(health), stop.clone()));
     }
-    (sampled, nvml, miners)
+    Started { sampled, nvml, hwmon, miners }
 }
 
 /// The sources that the config asks for.
@@ -171,6 +181,9 @@ pub(crate) fn sources(config: &Config, sink: &EventSink) -> Vec<Arc<dyn Source>>
     let mut sources: Vec<Arc<dyn Source>> = Vec::new();
     if config.nvml.enabled {
         sources.push(Arc::new(NvmlSource::new(&config.nvml, sink.clone())));
+    }
+    if config.hwmon.enabled {
+        sources.push(Arc::new(HwmonSource::new(&config.hwmon, &config.node)));
     }
     let miners = config.miners();
     if !miners.miners.is_empty() {
@@ -283,7 +296,7 @@ mod tests {
         let bootstrap = cluster.bootstrap_servers();
         let text = format!(
             "site = \"s\"\nnode = \"n\"\nstate_dir = {:?}\n[kafka]\nbootstrap_servers = {bootstrap:?}\npartitions = 4\n\
-             [http]\nlisten = \"127.0.0.1:0\"\n[kernel_log]\nenabled = false\n[nvml]\nlibrary = \"/nowhere/libnvidia-ml.so.1\"\n",
+             [http]\nlisten = \"127.0.0.1:0\"\n[kernel_log]\nenabled = false\n[hwmon]\nenabled = false\n[nvml]\nlibrary = \"/nowhere/libnvidia-ml.so.1\"\n",
             folder.path().join("state").display().to_string(),
         );
         let shutdown = CancellationToken::new();
