@@ -125,7 +125,9 @@ impl State {
         let mut done = self.crew.work(jobs.collect(), PATIENCE, ROUND_MAX);
         let row = |sensor: &Sensor| match done.remove(&sensor.name) {
             Some((row, limits)) => {
-                limits.into_iter().for_each(|limits| drop(locked(&self.limits).insert(sensor.name.clone(), limits)));
+                if let Some(limits) = limits {
+                    locked(&self.limits).insert(sensor.name.clone(), limits);
+                }
                 row
             }
             None => reading::stale_row(sensor),
