@@ -105,11 +105,19 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, String> {
     toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))
 }
 
+/// Bits that one mask holds, so that it stays a positive number.
+const MASK_BITS: u8 = 63;
+
+fn is_wide(table: &TableFile) -> bool {
+    table.column.iter().any(|column| column.bit.is_some_and(|bit| bit >= MASK_BITS))
+}
+
 fn columns_of(common: &CommonFile, table: &TableFile) -> Vec<ColumnEntry> {
     let wanted = |column: &&ColumnEntry| match column.on.as_deref() {
         None => true,
         Some("device") => table.sample || table.device,
         Some("sample") => table.sample,
+        Some("wide") => table.sample && is_wide(table),
         Some(other) => panic!("common column {}: unknown on = \"{other}\"", column.name),
     };
     common.column.iter().filter(wanted).chain(&table.column).cloned().collect()
@@ -125,8 +133,8 @@ fn check(columns: &[ColumnEntry], own: &[ColumnEntry]) -> Result<(), String> {
                 return Err(format!("columns {} and {} share bit {:?}", other.name, column.name, column.bit));
             }
         }
-        if column.bit.is_some_and(|bit| bit > 62) {
-            return Err(format!("column {}: bits past 62 need a second pair of masks", column.name));
+        if column.bit.is_some_and(|bit| bit >= 2 * MASK_BITS) {
+            return Err(format!("column {}: bits past {} need a third pair of masks", column.name, 2 * MASK_BITS - 1));
         }
     }
     match own.iter().find(|column| column.id < 32) {
@@ -148,11 +156,12 @@ fn write_table(out: &mut String, common: &CommonFile, table: &TableFile) -> Resu
     let _ = writeln!(
         out,
         "/// {meaning}\npub static {upper}: Table = Table {{ name: {name:?}, number: {number}, meaning: {meaning:?}, \
-         sort_key: &{sort_key:?}, is_sample: {sample}, bench: {bench}, columns: &[",
+         sort_key: &{sort_key:?}, is_sample: {sample}, is_wide: {wide}, bench: {bench}, columns: &[",
         meaning = table.meaning,
         name = table.table,
         number = table.number,
         sample = table.sample,
+        wide = is_wide(table),
         bench = table.bench,
     );
     for column in &columns {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use racklake_schemas::clock::Clock;
 use racklake_schemas::tables::gpu_sample as common;
-use racklake_schemas::{Row, fail_code, row_status};
+use racklake_schemas::{Bits, Row, fail_code, row_status};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -70,7 +70,7 @@ pub(crate) struct Sampler {
     period: Duration,
     ts_last: i64,
     /// Bits that the device has never supported, for rows without values.
-    unsupported_mask: i64,
+    unsupported: Bits,
 }
 
 /// An episode in which the device is not there.
@@ -113,7 +113,7 @@ impl Sampler {
             next_due: first,
             period,
             ts_last: 0,
-            unsupported_mask: 0,
+            unsupported: Bits::default(),
         };
         // Without an identity the first read may bring one; until then there is nothing to label.
         if found.identity.is_some() {
@@ -220,7 +220,7 @@ impl Sampler {
         let (status, code) = rows.first().map_or((row_status::OK, None), |row| (row.status(), row.fail_code()));
         let returned = self.follow_absence(status, code);
         if let Some(first) = rows.first().filter(|first| has_values(first)) {
-            self.unsupported_mask = first.unsupported_mask();
+            self.unsupported = first.unsupported_bits();
         }
         // A session begins no later than its first row.
         self.observe(identity.as_ref(), &lifetime, returned, ts);
@@ -346,11 +346,7 @@ impl Sampler {
     fn row_without_values(&self) -> Row {
         let table = self.source.table();
         let mut row = Row::new(table);
-        for (index, column) in table.columns.iter().enumerate() {
-            if column.bit.is_some_and(|bit| self.unsupported_mask & (1 << bit) != 0) {
-                row.unsupported(index);
-            }
-        }
+        row.unsupported_where(self.unsupported);
         row
     }
 

@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use crate::tables;
 
 /// Version of the whole catalog: the highest `since` in it. Travels in every frame.
-pub const CATALOG_VERSION: u32 = 1;
+pub const CATALOG_VERSION: u32 = 2;
 
 /// One table: a Kafka topic, a wire table and a Delta table.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub struct Table {
     pub sort_key: &'static [usize],
     /// Whether its rows are samples, with masks and a row status.
     pub is_sample: bool,
+    /// Whether it has more readings than one pair of masks has bits, and so a second pair.
+    pub is_wide: bool,
     /// Whether it exists for benches only.
     pub bench: bool,
 }
@@ -47,7 +49,7 @@ pub struct Column {
     pub kind: Kind,
     /// How its values behave over time, which decides the encoding.
     pub class: Class,
-    /// Its bit in `unsupported_mask` and `failed_mask`.
+    /// Its bit in `unsupported_mask` and `failed_mask`; from 63 on that of the second pair of masks, counted on.
     pub bit: Option<u8>,
     /// Whether a value may be absent.
     pub nullable: bool,

@@ -14,7 +14,7 @@ pub fn data_dictionary() -> String {
          `schemas/catalog/*.toml` (`RACKLAKE_BLESS=1 cargo test -p racklake-schemas` writes it anew). The lake \
          carries the same as table `field_dictionary`.\n\nA null has a reason: bit *b* of `unsupported_mask` is set \
          where the device does not have the reading, bit *b* of `failed_mask` where its read failed; with neither, it \
-         was not read this time. Times are UTC with microseconds. Counters rise within one `session_id`.\n"
+         was not read this time. Bits from 63 on are those of `unsupported_mask_2` and `failed_mask_2`, less 63. Times are UTC with microseconds. Counters rise within one `session_id`.\n"
     );
     for table in tables::ALL.iter().filter(|table| !table.bench) {
         let _ = write!(out, "\n## {}\n\n{}\n\n", table.name, table.meaning);
@@ -184,5 +184,6 @@ message Strings {
 
 // Columns unsupported_mask and failed_mask, where a table has them, say why a value is null: bit b is that of the column
 // with "bit b" below. Set in unsupported_mask: the device has no such reading. Set in failed_mask: the read failed, and
-// fail_code says how. In neither: it was not read this time.
+// fail_code says how. In neither: it was not read this time. A bit from 63 on is that of unsupported_mask_2 and
+// failed_mask_2, less 63.
 "#;

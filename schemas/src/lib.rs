@@ -40,7 +40,7 @@ pub mod settings;
 pub mod wire;
 
 pub use catalog::{Class, Column, Encoding, Kind, Origin, Table, ValueType};
-pub use row::{Cell, Row, fail_code, row_status};
+pub use row::{Bits, Cell, Row, fail_code, row_status};
 pub use rows::Rows;
 
 /// The tables of the catalog, generated from `catalog/*.toml`.

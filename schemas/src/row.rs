@@ -49,13 +49,43 @@ pub mod fail_code {
     pub const MISSING: i32 = 1006;
 }
 
+/// Bits of readings: 0 to 62 are those of a table's first mask, 63 to 125 those of the second one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bits([i64; 2]);
+
+impl Bits {
+    /// Bits that one mask holds.
+    const A_MASK: u8 = 63;
+
+    /// The bits that these two masks say.
+    pub const fn from_masks(first: i64, second: i64) -> Bits {
+        Bits([first, second])
+    }
+
+    /// The first mask and the second.
+    pub const fn masks(self) -> [i64; 2] {
+        self.0
+    }
+
+    /// Whether that bit is set.
+    pub fn contains(self, bit: u8) -> bool {
+        self.0.get(usize::from(bit / Bits::A_MASK)).is_some_and(|mask| mask & (1 << (bit % Bits::A_MASK)) != 0)
+    }
+
+    fn insert(&mut self, bit: u8) {
+        if let Some(mask) = self.0.get_mut(usize::from(bit / Bits::A_MASK)) {
+            *mask |= 1 << (bit % Bits::A_MASK);
+        }
+    }
+}
+
 /// One row of a table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     table: &'static Table,
     cells: Vec<Cell>,
-    unsupported_mask: i64,
-    failed_mask: i64,
+    unsupported: Bits,
+    failed: Bits,
     fail_code: Option<i32>,
     status: i8,
 }
@@ -72,22 +102,16 @@ impl Row {
         Row {
             table,
             cells: vec![Cell::Null; table.columns.len()],
-            unsupported_mask: 0,
-            failed_mask: 0,
+            unsupported: Bits::default(),
+            failed: Bits::default(),
             fail_code: None,
             status: row_status::OK,
         }
     }
 
     /// A row without cells that says of itself what an earlier one did; for rows that were kept on disk.
-    pub fn restored(
-        table: &'static Table,
-        status: i8,
-        fail_code: Option<i32>,
-        unsupported_mask: i64,
-        failed_mask: i64,
-    ) -> Row {
-        Row { status, fail_code, unsupported_mask, failed_mask, ..Row::new(table) }
+    pub fn restored(table: &'static Table, status: i8, fail_code: Option<i32>, unsupported: Bits, failed: Bits) -> Row {
+        Row { status, fail_code, unsupported, failed, ..Row::new(table) }
     }
 
     /// The table that the row belongs to.
@@ -114,7 +138,7 @@ impl Row {
             (Cell::I64(v), ValueType::I32) => within(*v) && i32::try_from(*v).is_ok(),
             (Cell::I64(v), ValueType::I64 | ValueType::Timestamp) => within(*v),
             (Cell::F32(v), ValueType::F32) => v.is_finite(),
-            (Cell::F64(v), ValueType::F64) => v.is_finite(),
+            (Cell::F64(v), ValueType::F64) => v.is_finite() && *v >= min as f64 && *v <= max as f64,
             (Cell::List(items), ValueType::ListI32) => {
                 for item in items.iter_mut() {
                     *item = item.filter(|v| within(i64::from(*v)));
@@ -134,7 +158,7 @@ impl Row {
     pub fn fail(&mut self, column: usize, code: i32) {
         self.cells[column] = Cell::Null;
         if let Some(bit) = self.table.columns[column].bit {
-            self.failed_mask |= 1 << bit;
+            self.failed.insert(bit);
         }
         self.fail_code.get_or_insert(code);
         if self.status == row_status::OK {
@@ -146,7 +170,16 @@ impl Row {
     pub fn unsupported(&mut self, column: usize) {
         self.cells[column] = Cell::Null;
         if let Some(bit) = self.table.columns[column].bit {
-            self.unsupported_mask |= 1 << bit;
+            self.unsupported.insert(bit);
+        }
+    }
+
+    /// Marks the readings of these bits as things that the device does not have.
+    pub fn unsupported_where(&mut self, bits: Bits) {
+        for column in 0..self.cells.len() {
+            if self.table.columns[column].bit.is_some_and(|bit| bits.contains(bit)) {
+                self.unsupported(column);
+            }
         }
     }
 
@@ -154,8 +187,8 @@ impl Row {
     pub fn fail_all(&mut self, code: i32) {
         for column in 0..self.cells.len() {
             let Some(bit) = self.table.columns[column].bit else { continue };
-            if self.cells[column] == Cell::Null && self.unsupported_mask & (1 << bit) == 0 {
-                self.failed_mask |= 1 << bit;
+            if self.cells[column] == Cell::Null && !self.unsupported.contains(bit) {
+                self.failed.insert(bit);
             }
         }
         self.fail_code.get_or_insert(code);
@@ -179,14 +212,34 @@ impl Row {
         self.fail_code
     }
 
-    /// Bits of the readings that the device does not have.
-    pub fn unsupported_mask(&self) -> i64 {
-        self.unsupported_mask
+    /// Which readings the device does not have.
+    pub fn unsupported_bits(&self) -> Bits {
+        self.unsupported
     }
 
-    /// Bits of the readings that failed.
+    /// Which readings failed.
+    pub fn failed_bits(&self) -> Bits {
+        self.failed
+    }
+
+    /// The first mask of the readings that the device does not have.
+    pub fn unsupported_mask(&self) -> i64 {
+        self.unsupported.0[0]
+    }
+
+    /// The first mask of the readings that failed.
     pub fn failed_mask(&self) -> i64 {
-        self.failed_mask
+        self.failed.0[0]
+    }
+
+    /// Whether the device does not have the reading of a column.
+    pub fn is_unsupported(&self, column: usize) -> bool {
+        self.table.columns[column].bit.is_some_and(|bit| self.unsupported.contains(bit))
+    }
+
+    /// Whether the reading of a column failed.
+    pub fn has_failed(&self, column: usize) -> bool {
+        self.table.columns[column].bit.is_some_and(|bit| self.failed.contains(bit))
     }
 
     /// The cell of a column.
@@ -200,8 +253,13 @@ impl Row {
             use crate::tables::gpu_sample::{FAIL_CODE, FAILED_MASK, ROW_STATUS, UNSUPPORTED_MASK};
             self.cells[ROW_STATUS] = Cell::I64(i64::from(self.status));
             self.cells[FAIL_CODE] = self.fail_code.map_or(Cell::Null, |code| Cell::I64(i64::from(code)));
-            self.cells[UNSUPPORTED_MASK] = Cell::I64(self.unsupported_mask);
-            self.cells[FAILED_MASK] = Cell::I64(self.failed_mask);
+            self.cells[UNSUPPORTED_MASK] = Cell::I64(self.unsupported.0[0]);
+            self.cells[FAILED_MASK] = Cell::I64(self.failed.0[0]);
+        }
+        if self.table.is_wide {
+            use crate::tables::gpu_health::{FAILED_MASK_2, UNSUPPORTED_MASK_2};
+            self.cells[UNSUPPORTED_MASK_2] = Cell::I64(self.unsupported.0[1]);
+            self.cells[FAILED_MASK_2] = Cell::I64(self.failed.0[1]);
         }
         self.cells
     }

@@ -3,7 +3,7 @@
 //! Only the collector that wrote a journal reads it, at its next start, so columns are named by the catalog's id and one
 //! that is no longer known is left out. It is no wire format.
 
-use racklake_schemas::{Cell, Row, Table, catalog};
+use racklake_schemas::{Bits, Cell, Row, Table, catalog};
 
 /// Appends values to bytes.
 #[derive(Debug, Default)]
@@ -12,6 +12,10 @@ pub(crate) struct Out(pub(crate) Vec<u8>);
 /// Takes values from bytes; `None` where they end too early or make no sense.
 #[derive(Debug)]
 pub(crate) struct In<'a>(pub(crate) &'a [u8]);
+
+fn mask_pairs(table: &Table) -> usize {
+    if table.is_wide { 2 } else { 1 }
+}
 
 impl Out {
     pub(crate) fn byte(&mut self, value: u8) {
@@ -35,8 +39,11 @@ impl Out {
         self.text(row.table().name);
         self.byte(row.status() as u8);
         self.i64(row.fail_code().map_or(i64::MIN, i64::from));
-        self.i64(row.unsupported_mask());
-        self.i64(row.failed_mask());
+        let (unsupported, failed) = (row.unsupported_bits().masks(), row.failed_bits().masks());
+        for pair in 0..mask_pairs(row.table()) {
+            self.i64(unsupported[pair]);
+            self.i64(failed[pair]);
+        }
         let columns = row.table().columns.iter().enumerate();
         let filled: Vec<_> = columns.filter(|(index, _)| *row.cell(*index) != Cell::Null).collect();
         self.u32(filled.len() as u32);
@@ -102,7 +109,13 @@ impl In<'_> {
         let table = self.table()?;
         let status = self.byte()? as i8;
         let fail_code = i32::try_from(self.i64()?).ok();
-        let (unsupported, failed) = (self.i64()?, self.i64()?);
+        let (mut unsupported, mut failed) = ([0; 2], [0; 2]);
+        for pair in 0..mask_pairs(table) {
+            unsupported[pair] = self.i64()?;
+            failed[pair] = self.i64()?;
+        }
+        let bits = Bits::from_masks;
+        let (unsupported, failed) = (bits(unsupported[0], unsupported[1]), bits(failed[0], failed[1]));
         let mut row = Row::restored(table, status, fail_code, unsupported, failed);
         for _ in 0..self.u32()? {
             let id = self.u32()?;

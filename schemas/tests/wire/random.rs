@@ -115,6 +115,8 @@ fn sent_cell(row: &Row, i: usize) -> Cell {
         "fail_code" if row.table().is_sample => row.fail_code().into(),
         "unsupported_mask" if row.table().is_sample => row.unsupported_mask().into(),
         "failed_mask" if row.table().is_sample => row.failed_mask().into(),
+        "unsupported_mask_2" => row.unsupported_bits().masks()[1].into(),
+        "failed_mask_2" => row.failed_bits().masks()[1].into(),
         _ => row.cell(i).clone(),
     }
 }
