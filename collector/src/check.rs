@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use racklake_schemas::tables::{self, device};
-use racklake_schemas::{Cell, Row, row_status};
+use racklake_schemas::{Cell, Row, Table, row_status};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -76,9 +76,12 @@ pub async fn check(config: &Config, offline: bool) -> Findings {
     }
     let (sink, _events) = mpsc::channel(64);
     for source in sources(config, &sink) {
-        let tables = tables_of(source.as_ref()).join(" and ");
-        let (period, deadline) = (source.period(), source.deadline());
-        findings.line("source", format_args!("{}: {tables} every {period:?}, deadline {deadline:?}", source.name()));
+        for &table in source.tiers() {
+            let tables = tables_of(source.as_ref(), table).join(" and ");
+            let (period, deadline) = (source.period(table), source.deadline(table));
+            let text = format_args!("{}: {tables} every {period:?}, deadline {deadline:?}", source.name());
+            findings.line("source", text);
+        }
         if !offline {
             check_devices(source, &mut findings).await;
         }
@@ -99,9 +102,9 @@ pub async fn check(config: &Config, offline: bool) -> Findings {
     findings
 }
 
-fn tables_of(source: &dyn Source) -> Vec<&'static str> {
+fn tables_of(source: &dyn Source, table: &'static Table) -> Vec<&'static str> {
     let boards = (source.name() == "miner").then_some(tables::HASHBOARD_SAMPLE.name);
-    [source.table().name].into_iter().chain(boards).collect()
+    [table.name].into_iter().chain(boards).collect()
 }
 
 fn check_state(config: &Config, findings: &mut Findings) {
@@ -174,8 +177,10 @@ async fn check_devices(source: Arc<dyn Source>, findings: &mut Findings) {
 
 /// Who is at the address, or what is wrong there.
 async fn read_once(source: &dyn Source, found: Found) -> (String, Result<String, String>) {
-    let Ok(reading) = timeout(source.deadline(), source.read(&found.address)).await else {
-        return (found.address, Err(format!("no answer within {:?}", source.deadline())));
+    let Some(&table) = source.tiers().first() else { return (found.address, Ok("is not read".to_owned())) };
+    let deadline = source.deadline(table);
+    let Ok(reading) = timeout(deadline, source.read(&found.address, table)).await else {
+        return (found.address, Err(format!("no answer within {deadline:?}")));
     };
     let status = reading.rows.first().map_or(row_status::OK, Row::status);
     let code = reading.rows.first().and_then(Row::fail_code);

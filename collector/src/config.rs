@@ -6,6 +6,8 @@
 mod changes;
 mod host;
 mod miners;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +20,7 @@ use racklake_schemas::settings::{self, SettingsError, duration, label};
 use racklake_schemas::wire;
 use serde::Deserialize;
 
-pub use host::HwmonConfig;
+pub use host::{AmdConfig, HwmonConfig};
 pub use miners::{Make, MinerConfig, MinersConfig};
 
 /// Largest Kafka message; topics are made with the same limit.
@@ -69,6 +71,9 @@ pub struct Config {
     /// What NVIDIA's driver says in the kernel log.
     #[serde(default)]
     pub kernel_log: KernelLogConfig,
+    /// AMD GPUs of this host.
+    #[serde(default)]
+    pub amd: AmdConfig,
     /// Sensors of this host.
     #[serde(default)]
     pub hwmon: HwmonConfig,
@@ -177,8 +182,17 @@ pub struct NvmlConfig {
     /// A read that takes longer gives a stale row. Default: 1 s.
     #[serde(deserialize_with = "duration")]
     pub deadline: Duration,
+    /// How often the health of each GPU is read: errors, links, limits. Default: 60 s.
+    #[serde(deserialize_with = "duration")]
+    pub health_period: Duration,
+    /// A GPU whose read has not come back so long after it was due is called stalled. Default: 10 s.
+    #[serde(deserialize_with = "duration")]
+    pub hard_deadline: Duration,
     /// Rack of the GPUs, where it differs from the host's.
     pub rack: Option<String>,
+    /// The program whose subcommand `nvml-worker` loads NVML; no key. `None`: NVML is loaded into this process.
+    #[serde(skip)]
+    pub worker: Option<PathBuf>,
 }
 
 /// `[kernel_log]`.
@@ -224,8 +238,8 @@ impl Config {
                 self.node
             ));
         }
-        if !self.nvml.enabled && !self.hwmon.enabled && self.miner.is_empty() {
-            let remedy = "set nvml.enabled = true or hwmon.enabled = true, or add a [[miner]] table";
+        if !self.nvml.enabled && !self.amd.enabled && !self.hwmon.enabled && self.miner.is_empty() {
+            let remedy = "set enabled = true in [nvml], [amd] or [hwmon], or add a [[miner]] table";
             return refuse(format!("nothing to read: {remedy}"));
         }
         self.kafka.validate()?;
@@ -349,7 +363,10 @@ impl Default for NvmlConfig {
             library: "libnvidia-ml.so.1".to_owned(),
             period: Duration::from_secs(1),
             deadline: Duration::from_secs(1),
+            health_period: Duration::from_secs(60),
+            hard_deadline: Duration::from_secs(10),
             rack: None,
+            worker: None,
         }
     }
 }
@@ -375,57 +392,4 @@ fn topic_prefix() -> String {
 
 fn partitions() -> i32 {
     16
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LEAST: &str = "site = \"dc-1\"\nnode = \"n1\"\n[kafka]\nbootstrap_servers = \"k:9092\"\n";
-
-    fn config(more: &str) -> Result<Config, SettingsError> {
-        let config: Config = settings::parse(&format!("{LEAST}{more}"), "c.toml")?;
-        config.validate()?;
-        Ok(config)
-    }
-
-    #[test]
-    fn only_site_and_brokers_are_required() {
-        let config = config("").unwrap();
-        assert_eq!(config.kafka.topic("event"), "racklake.event");
-        assert_eq!((config.nvml.enabled, config.miners().miners.len()), (true, 0));
-        assert_eq!(config.kernel_log_path(), Some(Path::new("/dev/kmsg")));
-    }
-
-    #[test]
-    fn miners_have_the_common_settings() {
-        let miners = config("[miners]\nperiod = \"7s\"\n[[miner]]\naddress = \"10.0.0.5\"\nmake = \"avalon\"\n");
-        let miners = miners.unwrap().miners();
-        assert_eq!((miners.period, miners.miners[0].endpoint().as_str()), (Duration::from_secs(7), "10.0.0.5:4028"));
-    }
-
-    #[test]
-    fn mistakes_name_the_key_and_what_is_allowed() {
-        for (text, told) in [
-            ("[nvml]\nperoid = \"1s\"\n", "peroid"),
-            ("[nvml]\nenabled = false\n[hwmon]\nenabled = false\n", "[[miner]]"),
-            ("[frames]\nrows_max = 0\n", "frames.rows_max"),
-            ("[frames]\nbytes_max = 9999999\n", "frames.bytes_max"),
-            ("[spool]\nbytes_max = 4096\n", "spool.bytes_max"),
-            ("[spool]\nfsync_period = \"1h\"\n", "spool.fsync_period"),
-            ("[[miner]]\naddress = \"a\"\nmake = \"whatsminer\"\n", "avalon"),
-            ("[[miner]]\naddress = \"a\"\nmake = \"avalon\"\n[[miner]]\naddress = \"a\"\nmake = \"avalon\"\n", "twice"),
-            ("[kafka.properties]\nacks = \"0\"\n", "acks"),
-            ("[kafka.properties]\n\"linger.ms\" = 3\n", "file"),
-        ] {
-            let error = config(text).expect_err(text).to_string();
-            assert!(error.contains(told), "{error}");
-        }
-    }
-
-    #[test]
-    fn property_values_are_not_printed() {
-        let config = config("[kafka.properties]\n\"sasl.password\" = \"hunter2\"\n").unwrap();
-        assert!(!format!("{config:?}").contains("hunter2"));
-    }
 }

@@ -13,7 +13,6 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::own;
-use crate::health::Health;
 use crate::metrics::{one, two};
 use crate::sampler::{Presence, Sampler, Sampling};
 use crate::source::{EventDraft, Found, Source, SourceError};
@@ -28,11 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const MESSAGES_MAX: usize = 16;
 
 /// Runs one source until `stop`; returns when its samplers have ended.
-pub(crate) async fn run(source: Arc<dyn Source>, sampling: Sampling, health: Arc<Health>, stop: CancellationToken) {
+pub(crate) async fn run(source: Arc<dyn Source>, sampling: Sampling, stop: CancellationToken) {
     let mut discovery = Discovery {
         source,
         sampling,
-        health,
         known: BTreeMap::new(),
         samplers: JoinSet::new(),
         failure: None,
@@ -61,6 +59,7 @@ pub(crate) async fn run(source: Arc<dyn Source>, sampling: Sampling, health: Arc
             () = stop.cancelled() => {}
             () = sleep(pause) => {}
             () = changed(&mut relisted) => {}
+            () = discovery.source.relisted() => {}
         }
     }
     while discovery.samplers.join_next().await.is_some() {}
@@ -69,7 +68,6 @@ pub(crate) async fn run(source: Arc<dyn Source>, sampling: Sampling, health: Arc
 struct Discovery {
     source: Arc<dyn Source>,
     sampling: Sampling,
-    health: Arc<Health>,
     known: BTreeMap<String, Known>,
     samplers: JoinSet<()>,
     failure: Option<Failure>,
@@ -84,6 +82,8 @@ struct Known {
 
 struct Failure {
     episode: String,
+    /// Whether counters may have begun anew meanwhile.
+    devices_absent: bool,
     messages: BTreeSet<String>,
 }
 
@@ -92,19 +92,25 @@ impl Discovery {
     async fn ask(&mut self) -> Option<Result<Vec<Found>, SourceError>> {
         let source = Arc::clone(&self.source);
         let mut asked = tokio::spawn(async move { source.discover().await });
+        let patience = self.source.hard_deadline().unwrap_or(PATIENCE);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return None,
                 answer = &mut asked => {
-                    let ended = |_| SourceError { message: "discovery ended without an answer".to_owned(), code: None };
+                    let message = "discovery ended without an answer".to_owned();
+                    let ended = |_| SourceError { message, code: None, devices_absent: false };
                     return Some(answer.map_err(ended).and_then(|result| result));
                 }
-                () = sleep(PATIENCE) => {
-                    let message = format!("discovery has not answered for {} s", PATIENCE.as_secs());
-                    self.failed(&SourceError { message, code: None });
-                }
+                () = sleep(patience) => self.failed(&self.too_slow(patience)),
             }
         }
+    }
+
+    fn too_slow(&self, patience: Duration) -> SourceError {
+        let call =
+            self.source.call_in_progress(None).map_or(String::new(), |call| format!(" (it is in {})", call.name));
+        let message = format!("discovery has not answered for {} s{call}", patience.as_secs());
+        SourceError { message, code: None, devices_absent: false }
     }
 
     fn update(&mut self, found: Vec<Found>, returned: bool) {
@@ -150,10 +156,14 @@ impl Discovery {
     fn failed(&mut self, error: &SourceError) {
         let name = self.source.name();
         self.sampling.metrics.discoveries_failed.get_or_create(&one("source", name)).inc();
-        self.health.fails(&format!("source {name}"), &error.message);
+        self.sampling.health.fails(&format!("source {name}"), &error.message);
         let outlet = &self.sampling.outlet;
-        let failure =
-            self.failure.get_or_insert_with(|| Failure { episode: outlet.episode(), messages: BTreeSet::new() });
+        let failure = self.failure.get_or_insert_with(|| Failure {
+            episode: outlet.episode(),
+            devices_absent: false,
+            messages: BTreeSet::new(),
+        });
+        failure.devices_absent |= error.devices_absent;
         if failure.messages.len() < MESSAGES_MAX && failure.messages.insert(error.message.clone()) {
             let draft = EventDraft {
                 code: error.code,
@@ -165,15 +175,15 @@ impl Discovery {
         }
     }
 
-    /// Ends a failure, and says whether there was one.
+    /// Ends a failure, and says whether devices were absent in it.
     fn recovered(&mut self) -> bool {
         let name = self.source.name();
-        self.health.works(&format!("source {name}"));
+        self.sampling.health.works(&format!("source {name}"));
         let Some(failure) = self.failure.take() else { return false };
         let draft = own("source_recovered", "info", format!("source {name} works again"));
         let draft = EventDraft { source: name, phase: Some("end"), episode_id: Some(failure.episode), ..draft };
         self.sampling.outlet.event(draft, None);
-        true
+        failure.devices_absent
     }
 }
 
@@ -200,7 +210,6 @@ mod tests {
     struct Running {
         source: Arc<FakeSource>,
         sampling: Sampling,
-        health: Arc<Health>,
         relisted: watch::Sender<()>,
         stop: CancellationToken,
         task: tokio::task::JoinHandle<()>,
@@ -213,12 +222,13 @@ mod tests {
                 outlet: outlet(FramesConfig::default()),
                 devices: Arc::new(Devices::new("n1", "boot".to_owned(), Vec::new())),
                 metrics: Arc::new(Metrics::new()),
+                health: Arc::default(),
                 origin: Instant::now(),
                 relisted: listening,
             };
-            let (health, stop) = (Arc::new(Health::default()), CancellationToken::new());
-            let task = tokio::spawn(run(source.clone(), sampling.clone(), health.clone(), stop.clone()));
-            Running { source, sampling, health, relisted, stop, task }
+            let stop = CancellationToken::new();
+            let task = tokio::spawn(run(source.clone(), sampling.clone(), stop.clone()));
+            Running { source, sampling, relisted, stop, task }
         }
 
         async fn sleep(&self, seconds: u64) {
@@ -249,6 +259,52 @@ mod tests {
         // What the device does not have is not called failed in a row without values.
         let stale_row = account.ints("gpu_sample", gpu_sample::ROW_STATUS).iter().position(|s| *s == Some(2)).unwrap();
         assert_ne!(account.ints("gpu_sample", gpu_sample::UNSUPPORTED_MASK)[stale_row], Some(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tiers_have_periods_and_outcomes_of_their_own() {
+        let source = FakeSource::with(&["a"]);
+        source.state.lock().unwrap().slow_period = Some(Duration::from_secs(4));
+        // Reads of both tiers take from this list; one of them hangs past the deadline.
+        source.takes("a", &[10, 10, 10, 10, 10, 10, 10, 1500]);
+        let running = Running::start(source);
+        running.sleep(20).await;
+        let account = running.end().await;
+        let (fast, slow) = (account.coverage("gpu_sample"), account.coverage("miner_sample"));
+        assert_eq!((fast.expected, slow.expected), (20, 5));
+        assert_eq!((fast.late + slow.late, fast.dropped + slow.dropped), (1, 0));
+        assert_eq!(account.rows("miner_sample") as i64, slow.expected + slow.late);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_hangs_past_the_hard_deadline_is_an_episode_of_its_device() {
+        let source = FakeSource::with(&["a", "b"]);
+        source.takes("a", &[10, 14_000]);
+        let running = Running::start(source);
+        running.sleep(14).await;
+        let problems = running.sampling.health.problems();
+        assert!(matches!(problems.as_slice(), [one] if one.contains("device a: GPU-a") && one.contains("PowerUsage")));
+        running.sleep(6).await;
+        assert!(running.sampling.health.problems().is_empty());
+        let account = running.end().await;
+        assert_eq!(account.texts("event", event::EVENT), ["gpu_stalled", "gpu_stalled"]);
+        assert_eq!(account.texts("event", event::PHASE), ["start", "end"]);
+        assert!(account.texts("event", event::DETAILS_JSON)[0].contains("nvmlDeviceGetPowerUsage"));
+        assert_eq!(account.statuses("GPU-b"), [0; 20]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ticks_of_a_paused_source_are_counted_with_the_reason() {
+        let running = Running::start(FakeSource::with(&["a"]));
+        running.sleep(3).await;
+        running.source.state.lock().unwrap().pause = Some("released");
+        running.sleep(4).await;
+        running.source.state.lock().unwrap().pause = None;
+        running.sleep(3).await;
+        let account = running.end().await;
+        let sums = account.coverage("gpu_sample");
+        assert_eq!((sums.expected, sums.collected, sums.dropped), (10, 6, 4));
+        assert_eq!(account.statuses("GPU-a"), [0; 6]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -300,10 +356,10 @@ mod tests {
         source.state.lock().unwrap().failure = Some("libnvidia-ml.so.1 is missing".to_owned());
         let running = Running::start(source);
         running.sleep(20).await;
-        assert_eq!(running.health.problems(), ["source nvml: libnvidia-ml.so.1 is missing"]);
+        assert_eq!(running.sampling.health.problems(), ["source nvml: libnvidia-ml.so.1 is missing"]);
         running.source.state.lock().unwrap().failure = None;
         running.sleep(20).await;
-        assert!(running.health.problems().is_empty());
+        assert!(running.sampling.health.problems().is_empty());
         let account = running.end().await;
         assert_eq!(account.texts("event", event::EVENT), ["source_failed", "source_recovered"]);
         assert!(account.rows("gpu_sample") > 0);

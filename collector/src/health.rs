@@ -29,6 +29,8 @@ struct Inner {
     /// When frames were last dropped for a reason.
     dropped: BTreeMap<&'static str, Instant>,
     failing: BTreeMap<String, String>,
+    /// Devices that do not answer at all: since when, and in what.
+    stalled: BTreeMap<String, (Instant, String)>,
     notes: BTreeMap<&'static str, String>,
 }
 
@@ -69,7 +71,15 @@ impl Health {
 
     /// A part works.
     pub(crate) fn works(&self, part: &str) {
-        locked(&self.inner).failing.remove(part);
+        let mut inner = locked(&self.inner);
+        inner.failing.remove(part);
+        inner.stalled.remove(part);
+    }
+
+    /// A part has not come back from something for so long.
+    pub(crate) fn stalls(&self, part: &str, reason: &str, waited: Duration) {
+        let since = Instant::now().checked_sub(waited).unwrap_or_else(Instant::now);
+        locked(&self.inner).stalled.insert(part.to_owned(), (since, reason.to_owned()));
     }
 
     /// A part that the collector can do without does not work; said, but no fault.
@@ -101,6 +111,10 @@ impl Health {
         let now_dropped = inner.dropped.iter().filter(|(_, at)| at.elapsed() < DROP_MEMORY);
         problems.extend(now_dropped.map(|(reason, _)| format!("spool: frames are dropped, {}", remedy(reason))));
         problems.extend(inner.failing.iter().map(|(part, reason)| format!("{part}: {reason}")));
+        let stalled = inner.stalled.iter();
+        problems.extend(
+            stalled.map(|(part, (since, reason))| format!("{part}: {reason}, for {} s", since.elapsed().as_secs())),
+        );
         problems
     }
 }

@@ -35,6 +35,7 @@ mod sysfs;
 mod testing;
 mod wait;
 
+pub mod amd;
 pub mod check;
 pub mod config;
 pub mod hwmon;

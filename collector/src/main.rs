@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::io::BufReader;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use racklake_collector::kernel_log::decode;
+use racklake_collector::nvml::run_worker;
 use racklake_collector::{Config, Reload, check, run_with_reloads};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -35,6 +36,9 @@ enum Command {
         #[arg(long)]
         offline: bool,
     },
+    /// Calls NVML for the collector that started it.
+    #[command(hide = true)]
+    NvmlWorker,
     /// Explains the GPU errors in a kernel log (XIDs, SXids, GPUs that fell off the bus), one line each.
     Xid {
         /// Text of dmesg or journalctl, or the format of /dev/kmsg; - is standard input.
@@ -50,6 +54,9 @@ fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let arguments = Arguments::parse();
+    if matches!(arguments.command, Some(Command::NvmlWorker)) {
+        return run_worker();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -72,10 +79,12 @@ fn main() -> ExitCode {
 async fn start(arguments: Arguments) -> Result<ExitCode> {
     match (arguments.command, arguments.config) {
         (Some(Command::Check { config, offline }), _) => {
-            let findings = check::check(&Config::load(&config)?, offline).await;
+            let findings = check::check(&load(&config)?, offline).await;
             print!("{findings}");
             Ok(if findings.problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        // It ran before there was a runtime.
+        (Some(Command::NvmlWorker), _) => Ok(ExitCode::FAILURE),
         (Some(Command::Xid { file, json }), _) => {
             let (name, mut output) = (file.display(), std::io::stdout().lock());
             let decoded = match file.to_str() {
@@ -87,13 +96,21 @@ async fn start(arguments: Arguments) -> Result<ExitCode> {
         }
         (None, Some(config)) => {
             let shutdown = CancellationToken::new();
-            let loaded = Config::load(&config)?;
+            let loaded = load(&config)?;
             let reloads = follow_signals(config, shutdown.clone())?;
             run_with_reloads(loaded, reloads, shutdown).await?;
             Ok(ExitCode::SUCCESS)
         }
         (None, None) => anyhow::bail!("give --config FILE"),
     }
+}
+
+/// The config of a file. NVML is loaded by a process of this program; the link is to the file that runs, even where
+/// another one has taken its place since.
+fn load(file: &Path) -> Reload {
+    let mut config = Config::load(file)?;
+    config.nvml.worker = Some(PathBuf::from("/proc/self/exe"));
+    Ok(config)
 }
 
 /// SIGTERM and SIGINT stop the collector in order; at SIGHUP the file is read again.
@@ -110,8 +127,6 @@ fn follow_signals(file: PathBuf, shutdown: CancellationToken) -> Result<mpsc::Re
         shutdown.cancel();
     });
     // Apart, so that a reload that waits to be taken over does not hold up the end.
-    tokio::spawn(
-        async move { while hang_up.recv().await.is_some() && sender.send(Config::load(&file)).await.is_ok() {} },
-    );
+    tokio::spawn(async move { while hang_up.recv().await.is_some() && sender.send(load(&file)).await.is_ok() {} });
     Ok(reloads)
 }

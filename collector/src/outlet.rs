@@ -61,8 +61,8 @@ struct Inner {
     episodes: Episodes,
     /// How far the kernel log has been read.
     kernel_log: Option<Position>,
-    /// Reads that have begun and have no row: due time and address.
-    begun: BTreeMap<(i64, String), &'static Table>,
+    /// Reads that have begun and have no row: due time, address and name of the table.
+    begun: BTreeMap<(i64, String, &'static str), &'static Table>,
     journal: Option<Journal>,
     journal_failed: bool,
     /// As of the last transaction.
@@ -108,7 +108,7 @@ impl Outlet {
     pub(crate) fn begun(&self, table: &'static Table, due: i64, address: &str) {
         tracing::debug!(table = table.name, address, "sampling");
         let mut inner = locked(&self.inner);
-        inner.begun.insert((due, address.to_owned()), table);
+        inner.begun.insert((due, address.to_owned(), table.name), table);
         self.journal(&mut inner, Record::Begun { table, due, address: address.to_owned() });
     }
 
@@ -295,8 +295,8 @@ impl Outlet {
 
     /// Journals rows and counts them. They are the outcome of `tick`, or tell the coverage before a minute.
     fn add(&self, inner: &mut Inner, rows: Vec<Counted>, tick: Option<(i64, String)>, told_before: Option<i64>) {
-        if let Some(tick) = &tick {
-            inner.begun.remove(tick);
+        if let (Some((due, address)), Some(first)) = (&tick, rows.first()) {
+            inner.begun.remove(&(*due, address.clone(), first.row.table().name));
         }
         if inner.journal.is_some() {
             self.journal(inner, Record::Rows { rows: rows.clone(), tick, told_before });

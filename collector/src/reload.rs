@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::amd::AmdSource;
 use crate::config::Config;
 use crate::event::{detailed, own};
 use crate::health::Health;
@@ -31,6 +32,7 @@ pub(crate) struct Reloading {
     pub(crate) config: Config,
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) nvml: Option<Arc<NvmlSource>>,
+    pub(crate) amd: Option<Arc<AmdSource>>,
     pub(crate) hwmon: Option<Arc<HwmonSource>>,
     pub(crate) miners: Arc<MinerSource>,
     pub(crate) health: Arc<Health>,
@@ -60,6 +62,9 @@ impl Reloading {
         self.outlet.limit(&config.frames, &config.spool);
         if let Some(nvml) = &self.nvml {
             nvml.change(&config.nvml);
+        }
+        if let Some(amd) = &self.amd {
+            amd.change(&config.amd);
         }
         if let Some(hwmon) = &self.hwmon {
             hwmon.change(&config.hwmon);

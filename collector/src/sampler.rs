@@ -1,32 +1,36 @@
-//! Reads one device on a fixed grid of ticks, whatever the device does.
+//! Reads one device on fixed grids of ticks, whatever the device does: one grid, a lane, for each tier of its source.
 //!
 //! Each due tick has exactly one outcome: a row, a stale row because the deadline passed, or a tick that is counted as
-//! skipped because a read within its deadline was in flight. A read is never dropped and never doubled: one that comes
-//! back late gives a row of its own. Devices do not wait for each other; each has a task and a place in the period.
+//! skipped because a read within its deadline was in flight, or because the source has paused. A read is never dropped and
+//! never doubled: one that comes back late gives a row of its own. Devices do not wait for each other; each has a task and
+//! a place in the period. Lanes do not wait for each other here; a source that makes one call at a time queues them.
+
+mod grid;
+mod lane;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use racklake_schemas::clock::Clock;
 use racklake_schemas::tables::gpu_sample as common;
-use racklake_schemas::{Bits, Row, fail_code, row_status};
+use racklake_schemas::{Row, fail_code, row_status};
+use serde_json::json;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::device_registry::{Devices, Seen};
 use crate::event::own;
+use crate::health::Health;
 use crate::metrics::{Metrics, one};
 use crate::outlet::Outlet;
 use crate::place::DeviceLabels;
 use crate::source::{EventDraft, Found, Identity, Reading, Source};
 use crate::wait::until;
+use lane::{Finished, Lane, finish, has_values, microseconds};
 
 /// How often an identity is told again.
 const DEVICE_ROW_PERIOD: Duration = Duration::from_secs(3600);
-/// Two rows of a device this close (µs) are put one after another; a larger step back is the clock's and stays.
-const TS_COLLISION: i64 = 1000;
 
 /// What all samplers of a collector share.
 #[derive(Clone)]
@@ -34,6 +38,7 @@ pub(crate) struct Sampling {
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) devices: Arc<Devices>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: Arc<Health>,
     /// Origin of every grid of ticks.
     pub(crate) origin: Instant,
     /// Changes when a source may list other devices.
@@ -64,13 +69,10 @@ pub(crate) struct Sampler {
     /// Identity as last told, and when.
     identity: Option<(Identity, Instant)>,
     absence: Option<Absence>,
-    in_flight: Option<InFlight>,
-    next_due: Instant,
-    /// The period that ends with `next_due`; the source may have another one by now.
-    period: Duration,
-    ts_last: i64,
-    /// Bits that the device has never supported, for rows without values.
-    unsupported: Bits,
+    /// Episode in which the device does not answer at all.
+    stall: Option<String>,
+    /// One for each tier.
+    lanes: Vec<Lane>,
 }
 
 /// An episode in which the device is not there.
@@ -80,26 +82,11 @@ struct Absence {
     gone: bool,
 }
 
-struct InFlight {
-    read: JoinHandle<Finished>,
-    began: Instant,
-    deadline: Instant,
-    /// When it was due, µs UTC.
-    due: i64,
-    given_up: bool,
-}
-
-struct Finished {
-    reading: Reading,
-    ts: i64,
-    read_us: i32,
-}
-
 impl Sampler {
     /// A sampler of a device that was just found.
     pub(crate) fn new(source: Arc<dyn Source>, sampling: Sampling, found: Found) -> Sampler {
-        let period = source.period();
-        let first = first_due(sampling.origin, period, &found.address, Instant::now());
+        let lane = |table| Lane::new(table, source.as_ref(), sampling.origin, &found.address);
+        let lanes = source.tiers().iter().copied().map(lane).collect();
         let nobody = DeviceLabels { device_id: String::new(), session_id: 0, rack: None };
         let mut sampler = Sampler {
             source,
@@ -109,11 +96,8 @@ impl Sampler {
             rack: found.rack.clone(),
             identity: None,
             absence: None,
-            in_flight: None,
-            next_due: first,
-            period,
-            ts_last: 0,
-            unsupported: Bits::default(),
+            stall: None,
+            lanes,
         };
         // Without an identity the first read may bring one; until then there is nothing to label.
         if found.identity.is_some() {
@@ -124,16 +108,13 @@ impl Sampler {
 
     /// Reads on, until `stop`.
     pub(crate) async fn run(mut self, mut presence: watch::Receiver<Presence>, stop: CancellationToken) {
-        loop {
-            if stop.is_cancelled() && self.in_flight.as_ref().is_none_or(|read| read.given_up) {
-                return;
-            }
-            let deadline = self.in_flight.as_ref().filter(|read| !read.given_up).map(|read| read.deadline);
-            let next_due = self.next_due;
+        while !(stop.is_cancelled() && self.lanes.iter().all(Lane::is_over)) {
+            let deadline = self.lanes.iter().filter_map(Lane::next_deadline).min();
+            let due = self.lanes.iter().map(|lane| lane.next_due).min();
             tokio::select! {
                 biased;
-                finished = finish(&mut self.in_flight) => self.finished(finished),
-                () = until(deadline) => self.give_up(),
+                (lane, finished) = finish(&mut self.lanes) => self.finished(lane, finished),
+                () = until(deadline) => self.look_at_deadlines(),
                 () = stop.cancelled(), if !stop.is_cancelled() => {}
                 changed = presence.changed() => match changed {
                     Ok(()) => {
@@ -142,92 +123,139 @@ impl Sampler {
                     }
                     Err(_) => stop.cancelled().await,
                 },
-                () = sleep_until(next_due), if !stop.is_cancelled() => self.tick(),
+                () = until(due), if !stop.is_cancelled() => self.look_at_ticks(),
             }
         }
+        self.sampling.health.works(&self.part());
     }
 
-    /// One due time has come. What was due until now goes by the period in force until now.
-    fn tick(&mut self) {
-        let (now, period) = (Instant::now(), self.period);
-        let missed = (now - self.next_due).as_nanos() / period.as_nanos().max(1);
-        let served = self.next_due + period * missed as u32;
-        self.period = self.source.period();
-        self.next_due = served + step(period, self.period, &self.address);
-        let due = Clock::now_us() - (now - served).as_micros() as i64;
-        if missed > 0 {
-            self.sampling.outlet.skipped(self.source.table(), due, missed as i64, "tick_skipped");
-        }
-        match &self.in_flight {
-            None if self.absence.as_ref().is_some_and(|absence| absence.gone) => self.send_lost(due),
-            None => self.begin(served, due),
-            Some(read) if read.given_up => {
-                let waited = read.began.elapsed();
-                self.send_stale(due, waited);
+    fn look_at_ticks(&mut self) {
+        let now = Instant::now();
+        for lane in 0..self.lanes.len() {
+            if self.lanes[lane].next_due <= now {
+                self.tick(lane);
             }
-            Some(_) => self.sampling.outlet.skipped(self.source.table(), due, 1, "tick_skipped"),
         }
         self.tell_identity_again();
     }
 
-    fn begin(&mut self, served: Instant, due: i64) {
-        self.sampling.outlet.begun(self.source.table(), due, &self.address);
-        let (source, address) = (Arc::clone(&self.source), self.address.clone());
-        let began = Instant::now();
-        let read = tokio::spawn(async move {
-            let began = Instant::now();
-            let reading = source.read(&address).await;
-            Finished { reading, ts: Clock::now_us(), read_us: microseconds(began.elapsed()) }
-        });
-        let deadline = served + self.source.deadline();
-        self.in_flight = Some(InFlight { read, began, deadline, due, given_up: false });
+    /// One due time of a lane has come.
+    fn tick(&mut self, lane: usize) {
+        let number = lane;
+        let lane = &mut self.lanes[number];
+        let (outlet, table) = (&self.sampling.outlet, lane.table);
+        let tick = lane.take_tick(self.source.as_ref(), &self.address);
+        if tick.missed > 0 {
+            outlet.skipped(table, tick.due, tick.missed, "tick_skipped");
+        }
+        match &lane.in_flight {
+            None if self.absence.as_ref().is_some_and(|absence| absence.gone) => self.send_lost(number, tick.due),
+            None => match self.source.pause() {
+                Some(reason) => outlet.skipped(table, tick.due, 1, reason),
+                None => {
+                    outlet.begun(table, tick.due, &self.address);
+                    lane.begin(&self.source, &self.address, &tick);
+                }
+            },
+            Some(read) if read.given_up => {
+                let waited = read.began.elapsed();
+                self.send_stale(number, tick.due, waited);
+            }
+            Some(_) => outlet.skipped(table, tick.due, 1, "tick_skipped"),
+        }
     }
 
-    /// The deadline has passed: the tick gets its row now, the read goes on.
-    fn give_up(&mut self) {
-        let Some(read) = &mut self.in_flight else { return };
-        read.given_up = true;
-        let (due, waited) = (read.due, read.began.elapsed());
-        self.send_stale(due, waited);
+    fn look_at_deadlines(&mut self) {
+        let now = Instant::now();
+        for lane in 0..self.lanes.len() {
+            if let Some((due, waited)) = self.lanes[lane].gives_up(now) {
+                self.send_stale(lane, due, waited);
+            }
+            if let Some(due) = self.lanes[lane].stalls(now) {
+                self.begin_stall(lane, due);
+            }
+        }
     }
 
-    /// The read has returned.
-    fn finished(&mut self, finished: Option<Finished>) {
-        let Some(read) = self.in_flight.take() else { return };
+    /// A read has returned.
+    fn finished(&mut self, lane: usize, finished: Option<Finished>) {
+        let table = self.lanes[lane].table;
+        let Some(read) = self.lanes[lane].in_flight.take() else { return };
         let Some(Finished { reading, ts, read_us }) = finished else {
             // The source itself failed; its tick must not be missing from the account.
             self.label();
             let message = format!("the read of {} ended without an answer; please report it", self.address);
             self.event(own("read_failed", "error", message));
-            let mut row = self.row_without_values();
+            let mut row = self.lanes[lane].row_without_values();
             row.fail_all(fail_code::UNPARSABLE);
             row.set_status(row_status::UNREACHABLE);
-            return self.send(vec![row], read.due, read.given_up, Clock::now_us(), microseconds(read.began.elapsed()));
+            let read_us = microseconds(read.began.elapsed());
+            return self.send(lane, vec![row], read.due, read.given_up, Clock::now_us(), read_us);
         };
         self.sampling
             .metrics
             .read_seconds
             .get_or_create(&one("source", self.source.name()))
             .observe(f64::from(read_us) / 1e6);
-        self.sampling.outlet.call(self.source.table(), read.due, read_us);
-        let Reading { mut rows, identity, lifetime, events } = reading;
+        self.sampling.outlet.call(table, read.due, read_us);
+        let Reading { mut rows, identity, lifetime, events, .. } = reading;
         if rows.is_empty() {
-            let mut row = self.row_without_values();
+            let mut row = self.lanes[lane].row_without_values();
             row.fail_all(fail_code::MISSING);
             row.set_status(row_status::UNREACHABLE);
             rows.push(row);
         }
         let (status, code) = rows.first().map_or((row_status::OK, None), |row| (row.status(), row.fail_code()));
-        let returned = self.follow_absence(status, code);
-        if let Some(first) = rows.first().filter(|first| has_values(first)) {
-            self.unsupported = first.unsupported_bits();
+        if status != row_status::UNREACHABLE {
+            self.end_stall("answers again");
         }
+        let returned = self.follow_absence(status, code);
+        self.lanes[lane].learn(&rows);
         // A session begins no later than its first row.
         self.observe(identity.as_ref(), &lifetime, returned, ts);
-        self.send(rows, read.due, read.given_up, ts, read_us);
+        self.send(lane, rows, read.due, read.given_up, ts, read_us);
         for event in events {
             self.event(event);
         }
+    }
+
+    /// What `/healthz` calls the device.
+    fn part(&self) -> String {
+        format!("{} device {}", self.source.name(), self.address)
+    }
+
+    /// A read has not come back long after its deadline. The device is asked nothing more until it has.
+    fn begin_stall(&mut self, lane: usize, due: i64) {
+        if self.stall.is_some() {
+            return;
+        }
+        self.label();
+        let call = self.source.call_in_progress(Some(&self.address));
+        let (name, since) = call.map_or((None, None), |call| (Some(call.name), Some(call.since)));
+        let what = name.as_deref().unwrap_or("a call");
+        let waited = Duration::from_micros((Clock::now_us() - since.unwrap_or(due)).max(0) as u64);
+        let (who, seconds) = (&self.labels.device_id, waited.as_secs());
+        let message = format!("{who} at {} is stalled: {what} has not come back for {seconds} s", self.address);
+        self.sampling.health.stalls(&self.part(), &format!("{who} has not come back from {what}"), waited);
+        let tier = self.lanes[lane].table.name;
+        let details = json!({"call": name, "call_since_us": since, "read_due_us": due, "tier": tier});
+        let episode = self.sampling.outlet.episode();
+        let draft = EventDraft {
+            phase: Some("start"),
+            episode_id: Some(episode.clone()),
+            details_json: Some(details.to_string()),
+            ..EventDraft::new("gpu_stalled", self.source.name(), "critical", message)
+        };
+        self.event(draft);
+        self.stall = Some(episode);
+    }
+
+    fn end_stall(&mut self, how: &str) {
+        let Some(episode) = self.stall.take() else { return };
+        self.sampling.health.works(&self.part());
+        let message = format!("{} at {} {how}", self.labels.device_id, self.address);
+        let draft = EventDraft::new("gpu_stalled", self.source.name(), "info", message);
+        self.event(EventDraft { phase: Some("end"), episode_id: Some(episode), ..draft });
     }
 
     /// Discovery has said something new.
@@ -265,6 +293,9 @@ impl Sampler {
 
     fn begin_absence(&mut self, gone: bool, why: &str, code: Option<i32>) {
         self.label();
+        if gone {
+            self.end_stall("is no longer found");
+        }
         self.sampling.devices.lost_sight(self.source.name(), &self.address);
         if let Some(absence) = &mut self.absence {
             absence.gone |= gone;
@@ -326,32 +357,24 @@ impl Sampler {
         }
     }
 
-    fn send_stale(&mut self, due: i64, waited: Duration) {
+    fn send_stale(&mut self, lane: usize, due: i64, waited: Duration) {
         self.label();
-        let mut row = self.row_without_values();
+        let mut row = self.lanes[lane].row_without_values();
         row.fail_all(fail_code::DEADLINE);
         row.set_status(row_status::STALE);
-        self.send(vec![row], due, false, Clock::now_us(), microseconds(waited));
+        self.send(lane, vec![row], due, false, Clock::now_us(), microseconds(waited));
     }
 
-    fn send_lost(&mut self, due: i64) {
+    fn send_lost(&mut self, lane: usize, due: i64) {
         self.label();
-        let mut row = self.row_without_values();
+        let mut row = self.lanes[lane].row_without_values();
         row.fail_all(fail_code::UNREACHABLE);
         row.set_status(row_status::LOST);
-        self.send(vec![row], due, false, Clock::now_us(), 0);
+        self.send(lane, vec![row], due, false, Clock::now_us(), 0);
     }
 
-    /// A row that knows what the device does not have.
-    fn row_without_values(&self) -> Row {
-        let table = self.source.table();
-        let mut row = Row::new(table);
-        row.unsupported_where(self.unsupported);
-        row
-    }
-
-    fn send(&mut self, mut rows: Vec<Row>, due: i64, late: bool, ts: i64, read_us: i32) {
-        let ts = self.after_the_last(ts);
+    fn send(&mut self, lane: usize, mut rows: Vec<Row>, due: i64, late: bool, ts: i64, read_us: i32) {
+        let ts = self.lanes[lane].after_the_last(ts);
         for row in &mut rows {
             self.sampling.outlet.place.stamp(row, ts, Some(&self.labels));
             row.set(common::READ_US, read_us);
@@ -362,79 +385,8 @@ impl Sampler {
         self.sampling.outlet.rows(rows, due, &self.address, late);
     }
 
-    /// Rows of a device are told apart by ts within a frame.
-    fn after_the_last(&mut self, ts: i64) -> i64 {
-        let collides = (0..TS_COLLISION).contains(&(self.ts_last - ts));
-        self.ts_last = if collides { self.ts_last + 1 } else { ts };
-        self.ts_last
-    }
-
     fn event(&self, mut draft: EventDraft) {
         draft.address.get_or_insert_with(|| self.address.clone());
         self.sampling.outlet.event(draft, Some(&self.labels));
-    }
-}
-
-/// Whether the row holds what a read gave, rather than that there was nothing to read.
-fn has_values(row: &Row) -> bool {
-    matches!(row.status(), row_status::OK | row_status::PARTIAL)
-}
-
-async fn finish(in_flight: &mut Option<InFlight>) -> Option<Finished> {
-    match in_flight {
-        Some(read) => (&mut read.read).await.ok(),
-        None => std::future::pending().await,
-    }
-}
-
-fn microseconds(duration: Duration) -> i32 {
-    i32::try_from(duration.as_micros()).unwrap_or(i32::MAX)
-}
-
-/// The first tick of an address at or after `now`. Each address has its own place in the period, the same at every
-/// start, so that a thousand devices are not read at once.
-fn first_due(origin: Instant, period: Duration, address: &str, now: Instant) -> Instant {
-    let period_us = period.as_micros().max(1) as u64;
-    let mut due = origin + Duration::from_micros(hash(address) % period_us);
-    if due < now {
-        let behind = (now - due).as_micros() as u64;
-        due += Duration::from_micros(behind.div_ceil(period_us) * period_us);
-    }
-    due
-}
-
-/// From the tick of a device at which its period changes to the next one: never less than the shorter period, never more
-/// than the longer. Devices that were spread over a shorter period are spread over the longer one.
-fn step(before: Duration, period: Duration, address: &str) -> Duration {
-    match period.checked_sub(before) {
-        Some(longer_by) if !longer_by.is_zero() => {
-            before + Duration::from_micros(hash(address) % (longer_by.as_micros() as u64 + 1))
-        }
-        _ => period,
-    }
-}
-
-/// FNV-1a: the same at every start.
-fn hash(address: &str) -> u64 {
-    let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    address.bytes().fold(0xcbf2_9ce4_8422_2325u64, add)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_step_between_two_periods_lies_between_them() {
-        let millis = Duration::from_millis;
-        for address in ["0000:9b:00.0", "0000:1b:00.0", "10.0.0.1:4028"] {
-            for (before, period) in [(50, 50), (1000, 100), (100, 1000), (700, 701)] {
-                let step = step(millis(before), millis(period), address);
-                assert!((millis(before.min(period))..=millis(before.max(period))).contains(&step), "{step:?}");
-            }
-        }
-        let spread: std::collections::BTreeSet<_> =
-            (0..100).map(|i| step(millis(100), millis(1000), &format!("10.0.0.{i}:4028"))).collect();
-        assert!(spread.len() > 90, "{spread:?}");
     }
 }

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::amd::AmdSource;
 use crate::config::Config;
 use crate::device_registry::Devices;
 use crate::event::{detailed, own};
@@ -90,10 +91,17 @@ pub async fn run_with_reloads(
     let forwarding = tokio::spawn(forward_events(events, told, log, drain.clone()));
 
     let (relisted, listening) = watch::channel(());
-    let parts = (Arc::clone(&outlet), Arc::clone(&metrics), listening);
-    let sampling = Sampling { outlet: parts.0, devices, metrics: parts.1, origin: Instant::now(), relisted: parts.2 };
-    let Started { mut sampled, nvml, hwmon, miners } = start_sources(&config, sink, &sampling, &health, &shutdown);
-    let reloading = Reloading { config, outlet: Arc::clone(&outlet), nvml, hwmon, miners, health, metrics, relisted };
+    let sampling = Sampling {
+        outlet: Arc::clone(&outlet),
+        devices,
+        metrics: Arc::clone(&metrics),
+        health: Arc::clone(&health),
+        origin: Instant::now(),
+        relisted: listening,
+    };
+    let Started { mut sampled, nvml, amd, hwmon, miners } = start_sources(&config, sink, &sampling, &shutdown);
+    let reloading =
+        Reloading { config, outlet: Arc::clone(&outlet), nvml, amd, hwmon, miners, health, metrics, relisted };
     beside.spawn(reloading.run(reloads, stop.clone()));
     shutdown.cancelled().await;
 
@@ -152,28 +160,31 @@ fn open_spool(config: &Config, metrics: &Arc<Metrics>, health: &Arc<Health>) -> 
 struct Started {
     sampled: JoinSet<()>,
     nvml: Option<Arc<NvmlSource>>,
+    amd: Option<Arc<AmdSource>>,
     hwmon: Option<Arc<HwmonSource>>,
     /// Miners may be listed later, so there is always a source for them.
     miners: Arc<MinerSource>,
 }
 
-fn start_sources(
-    config: &Config,
-    sink: EventSink,
-    sampling: &Sampling,
-    health: &Arc<Health>,
-    stop: &CancellationToken,
-) -> Started {
+fn start_sources(config: &Config, sink: EventSink, sampling: &Sampling, stop: &CancellationToken) -> Started {
     let nvml = config.nvml.enabled.then(|| Arc::new(NvmlSource::new(&config.nvml, sink.clone())));
+    if let Some(nvml) = &nvml {
+        nvml.tell_health(Arc::clone(&sampling.health));
+    }
+    let amd = config.amd.enabled.then(|| Arc::new(AmdSource::new(&config.amd)));
     let hwmon = config.hwmon.enabled.then(|| Arc::new(HwmonSource::new(&config.hwmon, &config.node)));
     let miners = Arc::new(MinerSource::new(&config.miners(), sink));
-    let sources: [Option<Arc<dyn Source>>; 3] =
-        [nvml.clone().map(|nvml| nvml as _), hwmon.clone().map(|hwmon| hwmon as _), Some(Arc::clone(&miners) as _)];
+    let sources: [Option<Arc<dyn Source>>; 4] = [
+        nvml.clone().map(|nvml| nvml as _),
+        amd.clone().map(|amd| amd as _),
+        hwmon.clone().map(|hwmon| hwmon as _),
+        Some(Arc::clone(&miners) as _),
+    ];
     let mut sampled = JoinSet::new();
     for source in sources.into_iter().flatten() {
-        sampled.spawn(discovery::run(source, sampling.clone(), Arc::clone(health), stop.clone()));
+        sampled.spawn(discovery::run(source, sampling.clone(), stop.clone()));
     }
-    Started { sampled, nvml, hwmon, miners }
+    Started { sampled, nvml, amd, hwmon, miners }
 }
 
 /// The sources that the config asks for.
@@ -181,6 +192,9 @@ pub(crate) fn sources(config: &Config, sink: &EventSink) -> Vec<Arc<dyn Source>>
     let mut sources: Vec<Arc<dyn Source>> = Vec::new();
     if config.nvml.enabled {
         sources.push(Arc::new(NvmlSource::new(&config.nvml, sink.clone())));
+    }
+    if config.amd.enabled {
+        sources.push(Arc::new(AmdSource::new(&config.amd)));
     }
     if config.hwmon.enabled {
         sources.push(Arc::new(HwmonSource::new(&config.hwmon, &config.node)));
@@ -296,7 +310,7 @@ mod tests {
         let bootstrap = cluster.bootstrap_servers();
         let text = format!(
             "site = \"s\"\nnode = \"n\"\nstate_dir = {:?}\n[kafka]\nbootstrap_servers = {bootstrap:?}\npartitions = 4\n\
-             [http]\nlisten = \"127.0.0.1:0\"\n[kernel_log]\nenabled = false\n[hwmon]\nenabled = false\n[nvml]\nlibrary = \"/nowhere/libnvidia-ml.so.1\"\n",
+             [http]\nlisten = \"127.0.0.1:0\"\n[kernel_log]\nenabled = false\n[hwmon]\nenabled = false\n[amd]\nenabled = false\n[nvml]\nlibrary = \"/nowhere/libnvidia-ml.so.1\"\n",
             folder.path().join("state").display().to_string(),
         );
         let shutdown = CancellationToken::new();

@@ -2,7 +2,10 @@
 //!
 //! A source reads; it keeps no schedule, knows no frame and no Kafka, and names no session. `read` is asynchronous so
 //! that a source may block a thread of its own, speak to a child process, or wait for a socket. The sampler never calls
-//! `read` again for a device whose last read has not returned, and it never drops a read that is late.
+//! `read` again for a tier of a device whose last read has not returned, and it never drops a read that is late.
+//!
+//! A source may read its devices in tiers: each has a table, a period and a deadline of its own. A source whose devices
+//! bear one call at a time queues the reads of their tiers itself.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -18,14 +21,35 @@ pub trait Source: Send + Sync + 'static {
     /// Name in the config, in metrics and in the `source` column of events: `nvml`, `miner`.
     fn name(&self) -> &'static str;
 
-    /// The table that has one row per device and tick; coverage expects it for each due tick.
-    fn table(&self) -> &'static Table;
+    /// The table of each tier, the one that is read most often first; coverage expects one row of it per device and tick.
+    fn tiers(&self) -> &'static [&'static Table];
 
-    /// How often a device is read. May change; it is asked at every tick.
-    fn period(&self) -> Duration;
+    /// How often a device is read for a tier. May change; it is asked at every tick.
+    fn period(&self, table: &'static Table) -> Duration;
 
     /// A read that takes longer gives a stale row for every tick that is due meanwhile. May change, as the period may.
-    fn deadline(&self) -> Duration;
+    fn deadline(&self, table: &'static Table) -> Duration;
+
+    /// A device whose read has not come back so long after it was due is called stalled, in an event and in `/healthz`.
+    /// `None`: reads of this source always come back. May change.
+    fn hard_deadline(&self) -> Option<Duration> {
+        None
+    }
+
+    /// The call that a device, or with `None` discovery, has not come back from, where the source knows.
+    fn call_in_progress(&self, _address: Option<&str>) -> Option<Call> {
+        None
+    }
+
+    /// Comes back when there may be other devices than were discovered; never, where the source does not know.
+    fn relisted(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    /// Why nothing is to be read for now, as a reason in `coverage`; devices are then neither asked nor lost.
+    fn pause(&self) -> Option<&'static str> {
+        None
+    }
 
     /// Whether the config lists the devices: one that is no longer listed is then not wanted any more. Otherwise it is
     /// lost.
@@ -36,8 +60,17 @@ pub trait Source: Send + Sync + 'static {
     /// The devices that are there now. Called at start and then once a minute; where it fails, those of before stay.
     fn discover(&self) -> BoxFuture<'_, Result<Vec<Found>, SourceError>>;
 
-    /// Reads the device at that address once. It always gives a row: what failed is in its masks.
-    fn read<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Reading>;
+    /// Reads the device at that address once for a tier. It always gives a row: what failed is in its masks.
+    fn read<'a>(&'a self, address: &'a str, table: &'static Table) -> BoxFuture<'a, Reading>;
+}
+
+/// A call into a driver that has begun.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    /// Name of the function.
+    pub name: String,
+    /// When it began, µs UTC.
+    pub since: i64,
 }
 
 /// A device that a source has found.
@@ -61,9 +94,9 @@ pub struct Identity {
 }
 
 /// What one read gave.
-#[derive(Debug)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Reading {
-    /// The row of the source's own table first, then rows of others (hash boards). Value columns, masks and status are
+    /// The row of the tier's table first, then rows of others (hash boards). Value columns, masks and status are
     /// set by the source; ts, ids, site, rack, session and read_us by the sampler.
     pub rows: Vec<Row>,
     /// Identity, where this read brought it.
@@ -72,6 +105,10 @@ pub struct Reading {
     pub lifetime: Vec<Option<i64>>,
     /// What happened; the sampler adds device and session.
     pub events: Vec<EventDraft>,
+    /// When it ended, µs UTC, where the source knows better than whoever asked.
+    pub ended_at: Option<i64>,
+    /// How long it took, in µs, likewise.
+    pub read_us: Option<i32>,
 }
 
 /// An event on its way; the receiver adds event_id, stream and site.
@@ -151,4 +188,6 @@ pub struct SourceError {
     pub message: String,
     /// The source's own code, if it gave one.
     pub code: Option<i64>,
+    /// Whether the devices are out of reach of everybody, so that their counters may begin anew meanwhile.
+    pub devices_absent: bool,
 }

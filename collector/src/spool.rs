@@ -8,7 +8,7 @@
 //! stable file format. A log-structured store would leave a tombstone for every frame sent.
 
 mod journal;
-mod row_bytes;
+pub(crate) mod row_bytes;
 mod store;
 mod writer;
 

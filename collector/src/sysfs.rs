@@ -8,6 +8,9 @@ use std::io::{Error, ErrorKind, Read};
 use std::path::Path;
 
 use racklake_schemas::{Row, fail_code};
+use tokio::sync::oneshot;
+
+use crate::source::SourceError;
 
 /// No attribute that is read is longer; sysfs itself has a page.
 const BYTES_MAX: u64 = 64 * 1024;
@@ -63,6 +66,23 @@ pub(crate) fn put(row: &mut Row, column: usize, answer: Answer<i64>) {
         Err(Trouble::Absent | Trouble::Unsupported) => row.unsupported(column),
         Err(Trouble::Failed(code)) => row.fail(column, code),
     }
+}
+
+/// Does something on a thread that nobody joins: a file of sysfs may block for ever, and must not keep the collector from
+/// ending.
+///
+/// # Errors
+/// When there is no thread to be had, or it ended without an answer.
+pub(crate) async fn on_a_thread<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, SourceError> {
+    let failure = |message: String| SourceError { message, code: None, devices_absent: false };
+    let (reply, answer) = oneshot::channel();
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let spawned = thread.spawn(move || drop(reply.send(work())));
+    spawned.map_err(|error| failure(format!("reading {name} gets no thread: {error}")))?;
+    answer.await.map_err(|_| failure(format!("reading {name} ended without an answer")))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int8Type, Int64Type, TimestampMicrosecondType};
-use racklake_schemas::tables::{self, GPU_SAMPLE, coverage, device, gpu_sample};
+use racklake_schemas::tables::{self, GPU_SAMPLE, MINER_SAMPLE, coverage, device, gpu_sample};
 use racklake_schemas::{Row, Rows, Table, ValueType, row_status, wire};
 
 use crate::config::FramesConfig;
@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::outlet::Outlet;
 use crate::place::{DeviceLabels, Place};
 use crate::route::Route;
-use crate::source::{BoxFuture, Found, Identity, Reading, Source, SourceError};
+use crate::source::{BoxFuture, Call, Found, Identity, Reading, Source, SourceError};
 
 pub(crate) fn place() -> Place {
     place_of(&"0af1".repeat(8))
@@ -165,6 +165,9 @@ pub(crate) struct FakeState {
     pub(crate) failure: Option<String>,
     /// None is 1 s.
     pub(crate) period: Option<Duration>,
+    /// Where set, there is a second tier, whose table stands for any.
+    pub(crate) slow_period: Option<Duration>,
+    pub(crate) pause: Option<&'static str>,
     pub(crate) is_listed_by_config: bool,
     /// None is 1 s.
     pub(crate) deadline: Option<Duration>,
@@ -176,7 +179,7 @@ pub(crate) struct FakeState {
     pub(crate) reads: u64,
     /// When each read began.
     pub(crate) begun: Vec<(String, tokio::time::Instant)>,
-    pub(crate) in_flight: BTreeSet<String>,
+    pub(crate) in_flight: BTreeSet<(String, &'static str)>,
 }
 
 impl FakeSource {
@@ -204,26 +207,41 @@ impl Source for FakeSource {
         "nvml"
     }
 
-    fn table(&self) -> &'static Table {
-        &GPU_SAMPLE
+    fn tiers(&self) -> &'static [&'static Table] {
+        const TIERS: [&Table; 2] = [&GPU_SAMPLE, &MINER_SAMPLE];
+        if self.state.lock().unwrap().slow_period.is_some() { &TIERS } else { &TIERS[..1] }
     }
 
-    fn period(&self) -> Duration {
-        self.state.lock().unwrap().period.unwrap_or(Duration::from_secs(1))
+    fn period(&self, table: &'static Table) -> Duration {
+        let state = self.state.lock().unwrap();
+        let slow = state.slow_period.filter(|_| *table != GPU_SAMPLE);
+        slow.or(state.period).unwrap_or(Duration::from_secs(1))
+    }
+
+    fn hard_deadline(&self) -> Option<Duration> {
+        Some(Duration::from_secs(10))
+    }
+
+    fn call_in_progress(&self, _address: Option<&str>) -> Option<Call> {
+        Some(Call { name: "nvmlDeviceGetPowerUsage".to_owned(), since: 5 })
+    }
+
+    fn pause(&self) -> Option<&'static str> {
+        self.state.lock().unwrap().pause
     }
 
     fn is_listed_by_config(&self) -> bool {
         self.state.lock().unwrap().is_listed_by_config
     }
 
-    fn deadline(&self) -> Duration {
+    fn deadline(&self, _table: &'static Table) -> Duration {
         self.state.lock().unwrap().deadline.unwrap_or(Duration::from_secs(1))
     }
 
     fn discover(&self) -> BoxFuture<'_, Result<Vec<Found>, SourceError>> {
         let state = self.state.lock().unwrap();
         let found = match &state.failure {
-            Some(message) => Err(SourceError { message: message.clone(), code: Some(9) }),
+            Some(message) => Err(SourceError { message: message.clone(), code: Some(9), devices_absent: true }),
             None => Ok(state
                 .found
                 .iter()
@@ -237,11 +255,12 @@ impl Source for FakeSource {
         Box::pin(async { found })
     }
 
-    fn read<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Reading> {
+    fn read<'a>(&'a self, address: &'a str, table: &'static Table) -> BoxFuture<'a, Reading> {
         Box::pin(async move {
             let duration = {
                 let mut state = self.state.lock().unwrap();
-                assert!(state.in_flight.insert(address.to_owned()), "two reads of {address} in flight");
+                let is_first = state.in_flight.insert((address.to_owned(), table.name));
+                assert!(is_first, "two reads of {address} in flight");
                 state.reads += 1;
                 state.begun.push((address.to_owned(), tokio::time::Instant::now()));
                 let next = state.durations.get_mut(address).and_then(VecDeque::pop_front);
@@ -249,17 +268,17 @@ impl Source for FakeSource {
             };
             tokio::time::sleep(duration).await;
             let mut state = self.state.lock().unwrap();
-            state.in_flight.remove(address);
+            state.in_flight.remove(&(address.to_owned(), table.name));
             state.uptime += 1;
             let status = state.statuses.get(address).copied().unwrap_or(row_status::OK);
-            let mut row = Row::new(&GPU_SAMPLE);
-            if status == row_status::OK {
+            let mut row = Row::new(table);
+            if status == row_status::OK && *table == GPU_SAMPLE {
                 row.read(gpu_sample::ENERGY_MILLIJOULES, state.uptime);
                 row.unsupported(gpu_sample::FAN_SPEED_PERCENT);
             }
             row.set_status(status);
             debug_assert_eq!(GPU_SAMPLE.columns[gpu_sample::ENERGY_MILLIJOULES].value_type, ValueType::I64);
-            Reading { rows: vec![row], identity: None, lifetime: vec![Some(state.uptime)], events: Vec::new() }
+            Reading { rows: vec![row], lifetime: vec![Some(state.uptime)], ..Reading::default() }
         })
     }
 }

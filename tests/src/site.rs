@@ -126,7 +126,7 @@ impl Site {
             prefix = self.prefix,
             port = free_port()?,
             // What this host logs and feels is no part of a test.
-            log = ["kernel_log", "hwmon"]
+            log = ["kernel_log", "amd", "hwmon"]
                 .into_iter()
                 .filter(|key| !tables.contains(&format!("[{key}]")))
                 .map(|key| format!("[{key}]\nenabled = false\n"))

@@ -17,11 +17,11 @@ use std::time::Duration;
 
 use racklake_schemas::tables::HOST_SENSOR_SAMPLE;
 use racklake_schemas::{Cell, Row, Table};
-use tokio::sync::oneshot;
 
 use crate::config::HwmonConfig;
 use crate::place::locked;
 use crate::source::{BoxFuture, Found, Reading, Source, SourceError};
+use crate::sysfs;
 use chips::{Kind, Sensor};
 use crew::{Crew, Job};
 use reading::Limits;
@@ -67,15 +67,16 @@ impl Source for HwmonSource {
         "hwmon"
     }
 
-    fn table(&self) -> &'static Table {
-        &HOST_SENSOR_SAMPLE
+    fn tiers(&self) -> &'static [&'static Table] {
+        const TIERS: [&Table; 1] = [&HOST_SENSOR_SAMPLE];
+        &TIERS
     }
 
-    fn period(&self) -> Duration {
+    fn period(&self, _table: &'static Table) -> Duration {
         locked(&self.config).period
     }
 
-    fn deadline(&self) -> Duration {
+    fn deadline(&self, _table: &'static Table) -> Duration {
         // A round ends before it, so that every stale row says of which sensor it is.
         2 * ROUND_MAX
     }
@@ -83,7 +84,7 @@ impl Source for HwmonSource {
     fn discover(&self) -> BoxFuture<'_, Result<Vec<Found>, SourceError>> {
         let (root, state, address) = (self.root(), Arc::clone(&self.state), self.node.clone());
         Box::pin(async move {
-            let searched = on_a_thread(move || {
+            let searched = sysfs::on_a_thread("hwmon", move || {
                 let sensors = chips::find(&root);
                 let mut known = locked(&state.sensors);
                 // One that was there is read on: that it no longer answers is worth a row.
@@ -99,15 +100,15 @@ impl Source for HwmonSource {
         })
     }
 
-    fn read<'a>(&'a self, _address: &'a str) -> BoxFuture<'a, Reading> {
+    fn read<'a>(&'a self, _address: &'a str, _table: &'static Table) -> BoxFuture<'a, Reading> {
         let state = Arc::clone(&self.state);
         Box::pin(async move {
-            let rows = on_a_thread(move || state.round()).await.unwrap_or_else(|error| {
+            let rows = sysfs::on_a_thread("hwmon", move || state.round()).await.unwrap_or_else(|error| {
                 tracing::error!("{error}");
                 Vec::new()
             });
             let lifetime = rows.iter().filter_map(energy).collect();
-            Reading { rows, identity: None, lifetime, events: Vec::new() }
+            Reading { rows, lifetime, ..Reading::default() }
         })
     }
 }
@@ -144,15 +145,4 @@ fn energy(row: &Row) -> Option<Option<i64>> {
         Cell::I64(value) => Some(*value),
         _ => None,
     })
-}
-
-/// Does something on a thread that nobody joins: a file of sysfs may block for ever, and must not keep the collector from
-/// ending.
-async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SourceError> {
-    let failure = |message: String| SourceError { message, code: None };
-    let (reply, answer) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("hwmon".to_owned());
-    let spawned = thread.spawn(move || drop(reply.send(work())));
-    spawned.map_err(|error| failure(format!("reading hwmon gets no thread: {error}")))?;
-    answer.await.map_err(|_| failure("reading hwmon ended without an answer".to_owned()))
 }

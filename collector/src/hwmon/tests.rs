@@ -53,7 +53,7 @@ impl Tree {
     async fn read(&self) -> Vec<Row> {
         let source = self.source();
         source.discover().await.unwrap();
-        source.read("n1").await.rows
+        source.read("n1", &HOST_SENSOR_SAMPLE).await.rows
     }
 
     async fn identity(&self) -> Option<Identity> {
@@ -149,7 +149,7 @@ async fn a_sensor_that_hangs_is_stale_and_the_others_are_read() {
     let source = tree.source();
     source.discover().await.unwrap();
     for _ in 0..2 {
-        let rows = source.read("n1").await.rows;
+        let rows = source.read("n1", &HOST_SENSOR_SAMPLE).await.rows;
         let statuses: Vec<i8> = rows.iter().map(Row::status).collect();
         assert_eq!(statuses, [row_status::OK, row_status::STALE, row_status::OK], "{:?}", names(&rows));
     }
@@ -231,6 +231,6 @@ async fn a_sensor_that_vanishes_is_told_as_missing() {
     source.discover().await.unwrap();
     std::fs::remove_file(folder.join("temp1_input")).unwrap();
     source.discover().await.unwrap();
-    let rows = source.read("n1").await.rows;
+    let rows = source.read("n1", &HOST_SENSOR_SAMPLE).await.rows;
     assert_eq!((rows.len(), rows[0].fail_code()), (1, Some(fail_code::MISSING)));
 }

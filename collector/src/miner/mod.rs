@@ -118,7 +118,7 @@ impl MinerSource {
         let uptime = rows.first().and_then(|row| integer(row, miner_sample::UPTIME_SECONDS));
         let identity = poll.identity(miner, &replies, judged, uptime, &mut memory).await;
         let events = memory.follow(address, judged, &replies).into_iter().collect();
-        Reading { rows, identity, lifetime: vec![uptime], events }
+        Reading { rows, identity, lifetime: vec![uptime], events, ..Reading::default() }
     }
 }
 
@@ -127,15 +127,16 @@ impl Source for MinerSource {
         "miner"
     }
 
-    fn table(&self) -> &'static Table {
-        &MINER_SAMPLE
+    fn tiers(&self) -> &'static [&'static Table] {
+        const TIERS: [&Table; 1] = [&MINER_SAMPLE];
+        &TIERS
     }
 
-    fn period(&self) -> Duration {
+    fn period(&self, _table: &'static Table) -> Duration {
         locked(&self.settings).period
     }
 
-    fn deadline(&self) -> Duration {
+    fn deadline(&self, _table: &'static Table) -> Duration {
         locked(&self.settings).timeout * POLL_TIMEOUTS + Duration::from_secs(1)
     }
 
@@ -153,7 +154,7 @@ impl Source for MinerSource {
         Box::pin(std::future::ready(Ok(miners)))
     }
 
-    fn read<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Reading> {
+    fn read<'a>(&'a self, address: &'a str, _table: &'static Table) -> BoxFuture<'a, Reading> {
         Box::pin(async move {
             let miner = locked(&self.settings).miners.get(address).cloned();
             match miner {
@@ -161,7 +162,7 @@ impl Source for MinerSource {
                 None => {
                     let trouble = Trouble::NoConnection("no such miner is configured");
                     let row = unreachable_row((State::Unreachable, Some(trouble.reason())), trouble, 0);
-                    Reading { rows: vec![row], identity: None, lifetime: vec![None], events: Vec::new() }
+                    Reading { rows: vec![row], lifetime: vec![None], ..Reading::default() }
                 }
             }
         })

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use racklake_miner_sim::{Fault, MinerSim, Profile, Unit};
-use racklake_schemas::tables::{device, hashboard_sample as board, miner_sample as miner};
+use racklake_schemas::tables::{MINER_SAMPLE, device, hashboard_sample as board, miner_sample as miner};
 use racklake_schemas::{Cell, Row, fail_code, row_status};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -43,7 +43,7 @@ impl Site {
     }
 
     async fn read(&self, unit: usize) -> Reading {
-        self.source.read(&self.sim.addresses()[unit].to_string()).await
+        self.source.read(&self.sim.addresses()[unit].to_string(), &MINER_SAMPLE).await
     }
 }
 
@@ -413,7 +413,7 @@ async fn configured_miners_are_there_whether_they_answer_or_not() {
     assert_eq!(found[0].address, site.sim.addresses()[0].to_string());
     assert_eq!((found[0].rack.as_deref(), &found[0].identity), (Some("r7"), &None));
     assert_eq!(site.sim.calls(0), 0);
-    assert_eq!(site.source.read("nowhere:1").await.rows[0].status(), row_status::UNREACHABLE);
+    assert_eq!(site.source.read("nowhere:1", &MINER_SAMPLE).await.rows[0].status(), row_status::UNREACHABLE);
 }
 
 /// Rows of a reply of `stats` alone.

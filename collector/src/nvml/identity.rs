@@ -7,6 +7,7 @@ use nvml_wrapper::error::NvmlError;
 use racklake_schemas::tables::{DEVICE, device as c};
 use racklake_schemas::{Row, identity};
 
+use super::calls::calling;
 use super::raw::Handle;
 use crate::source::Identity;
 
@@ -22,6 +23,7 @@ pub(super) fn read(nvml: &Nvml, handle: Handle, address: &str) -> Identity {
         row.set(column, value.clone());
         value
     };
+    calling("nvmlDeviceGetName and what says who it is");
     text(c::MODEL, device.name());
     text(c::SERIAL, device.serial().map(|serial| identity::real_identifier(&serial).unwrap_or_default()));
     let uuid = text(c::UUID, device.uuid());

@@ -14,6 +14,8 @@ use nvml_wrapper_sys::bindings::{
     nvmlUtilization_st,
 };
 
+use super::calls::calling;
+
 /// The device or board does not have it.
 pub(super) const NOT_SUPPORTED: i32 = 3;
 /// Nothing happened within the time given.
@@ -67,6 +69,7 @@ macro_rules! getters {
         pub(super) fn $name(&self) -> Answer<$type> {
             let function = self.lib.$function.as_ref().map_err(|_| FUNCTION_NOT_FOUND)?;
             let mut value: $type = 0;
+            calling(stringify!($function));
             // SAFETY: the handle is the library's own, and the pointer is to a value of the type it writes.
             let code = unsafe { function(self.device.0, &mut value) };
             judge(code, value)
@@ -93,6 +96,7 @@ impl Calls<'_> {
     /// °C of the die.
     pub(super) fn temperature(&self) -> Answer<i32> {
         let function = self.lib.nvmlDeviceGetTemperature.as_ref().map_err(|_| FUNCTION_NOT_FOUND)?;
+        calling("nvmlDeviceGetTemperature");
         let mut celsius: c_uint = 0;
         // SAFETY: as in `getters`; sensor 0 is NVML_TEMPERATURE_GPU.
         let code = unsafe { function(self.device.0, 0, &mut celsius) };
@@ -103,6 +107,7 @@ impl Calls<'_> {
     /// Megahertz of a domain: 0 graphics, 1 SM, 2 memory, 3 video.
     pub(super) fn clock(&self, domain: u32) -> Answer<u32> {
         let function = self.lib.nvmlDeviceGetClockInfo.as_ref().map_err(|_| FUNCTION_NOT_FOUND)?;
+        calling("nvmlDeviceGetClockInfo");
         let mut megahertz = 0;
         // SAFETY: as in `getters`.
         let code = unsafe { function(self.device.0, domain, &mut megahertz) };
@@ -112,6 +117,7 @@ impl Calls<'_> {
     /// Percent of full speed of the first fan.
     pub(super) fn fan_speed(&self) -> Answer<u32> {
         let function = self.lib.nvmlDeviceGetFanSpeed_v2.as_ref().map_err(|_| FUNCTION_NOT_FOUND)?;
+        calling("nvmlDeviceGetFanSpeed_v2");
         let mut percent = 0;
         // SAFETY: as in `getters`.
         let code = unsafe { function(self.device.0, 0, &mut percent) };
@@ -121,6 +127,7 @@ impl Calls<'_> {
     /// Percent of the GPU and of its memory.
     pub(super) fn utilization(&self) -> Answer<(u32, u32)> {
         let function = self.lib.nvmlDeviceGetUtilizationRates.as_ref().map_err(|_| FUNCTION_NOT_FOUND)?;
+        calling("nvmlDeviceGetUtilizationRates");
         let mut rates = nvmlUtilization_st { gpu: 0, memory: 0 };
         // SAFETY: as in `getters`, with the struct that it fills.
         let code = unsafe { function(self.device.0, &mut rates) };
@@ -130,6 +137,7 @@ impl Calls<'_> {
     /// Percent of the video encoder.
     pub(super) fn encoder(&self) -> Answer<u32> {
         let function = self.lib.nvmlDeviceGetEncoderUtilization.as_ref().map_err(|_| FUNCTION_NOT_FOUND)?;
+        calling("nvmlDeviceGetEncoderUtilization");
         let (mut percent, mut period_us) = (0, 0);
         // SAFETY: as in `getters`.
         let code = unsafe { function(self.device.0, &mut percent, &mut period_us) };
@@ -139,6 +147,7 @@ impl Calls<'_> {
     /// Percent of the video decoder.
     pub(super) fn decoder(&self) -> Answer<u32> {
         let function = self.lib.nvmlDeviceGetDecoderUtilization.as_ref().map_err(|_| FUNCTION_NOT_FOUND)?;
+        calling("nvmlDeviceGetDecoderUtilization");
         let (mut percent, mut period_us) = (0, 0);
         // SAFETY: as in `getters`.
         let code = unsafe { function(self.device.0, &mut percent, &mut period_us) };
@@ -148,6 +157,7 @@ impl Calls<'_> {
     /// Bytes in use and installed.
     pub(super) fn memory(&self) -> Answer<(u64, u64)> {
         let function = self.lib.nvmlDeviceGetMemoryInfo.as_ref().map_err(|_| FUNCTION_NOT_FOUND)?;
+        calling("nvmlDeviceGetMemoryInfo");
         let mut memory = nvmlMemory_st { total: 0, free: 0, used: 0 };
         // SAFETY: as in `getters`, with the struct that it fills.
         let code = unsafe { function(self.device.0, &mut memory) };
@@ -161,6 +171,7 @@ impl Calls<'_> {
             return Ok(Vec::new());
         }
         let function = self.lib.nvmlDeviceGetFieldValues.as_ref().map_err(|_| FUNCTION_NOT_FOUND)?;
+        calling("nvmlDeviceGetFieldValues");
         let empty = |&(field, scope): &(u32, u32)| {
             // SAFETY: the struct is plain numbers and a union of numbers, for which zeros are valid.
             let mut value: nvmlFieldValue_st = unsafe { std::mem::zeroed() };
@@ -223,6 +234,7 @@ pub(super) struct RawEvent {
 impl<'a> EventSet<'a> {
     pub(super) fn new(lib: &'a NvmlLib) -> Answer<EventSet<'a>> {
         let function = lib.nvmlEventSetCreate.as_ref().map_err(|_| FUNCTION_NOT_FOUND)?;
+        calling("nvmlEventSetCreate");
         let mut set: nvmlEventSet_t = std::ptr::null_mut();
         // SAFETY: the pointer is to a handle that the call fills in.
         let code = unsafe { function(&mut set) };
@@ -232,6 +244,7 @@ impl<'a> EventSet<'a> {
     /// Adds the events of a device, as bits.
     pub(super) fn register(&self, device: Handle, kinds: u64) -> Answer<()> {
         let function = self.lib.nvmlDeviceRegisterEvents.as_ref().map_err(|_| FUNCTION_NOT_FOUND)?;
+        calling("nvmlDeviceRegisterEvents");
         // SAFETY: both handles are the library's own.
         judge(unsafe { function(device.0, kinds, self.set) }, ())
     }
@@ -239,6 +252,7 @@ impl<'a> EventSet<'a> {
     /// Waits at most so many milliseconds.
     pub(super) fn wait(&self, milliseconds: u32) -> Answer<RawEvent> {
         let function = self.lib.nvmlEventSetWait_v2.as_ref().map_err(|_| FUNCTION_NOT_FOUND)?;
+        calling("nvmlEventSetWait_v2");
         let mut data = nvmlEventData_st {
             device: std::ptr::null_mut(),
             eventType: 0,

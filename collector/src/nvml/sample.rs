@@ -140,6 +140,6 @@ impl Sample<'_> {
             Cell::I64(energy) => Some(*energy),
             _ => None,
         };
-        Reading { rows: vec![self.row], identity: None, lifetime: vec![energy], events: Vec::new() }
+        Reading { rows: vec![self.row], lifetime: vec![energy], ..Reading::default() }
     }
 }

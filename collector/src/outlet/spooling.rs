@@ -117,14 +117,14 @@ impl Outlet {
         }
         let rows = self.replay(inner, records);
         let lost: Vec<_> = std::mem::take(&mut inner.begun).into_iter().collect();
-        for ((due, _), table) in &lost {
+        for ((due, ..), table) in &lost {
             inner.coverage.lost_in_flight(table, minute_of(*due));
         }
         if killed {
             let named: Vec<_> = lost.iter().take(LOST_NAMED_MAX).collect();
             let ticks: Vec<_> = named
                 .iter()
-                .map(|((due, address), table)| json!({"table": table.name, "address": address, "due": due}))
+                .map(|((due, address, _), table)| json!({"table": table.name, "address": address, "due": due}))
                 .collect();
             let details = json!({"rows_recovered": rows, "lost_in_flight": lost.len(), "ticks": ticks});
             let message = format!(
@@ -176,15 +176,15 @@ impl Outlet {
         for record in records {
             match record {
                 Record::Begun { table, due, address } => {
-                    inner.begun.insert((due, address), table);
+                    inner.begun.insert((due, address, table.name), table);
                 }
                 Record::Skipped { table, minute, rows, reason } => inner.coverage.skipped(table, minute, rows, reason),
                 Record::Rows { rows, tick, told_before } => {
                     if told_before.is_some() {
                         inner.coverage.take(told_before);
                     }
-                    if let Some(tick) = tick {
-                        inner.begun.remove(&tick);
+                    if let Some(((due, address), first)) = tick.zip(rows.first()) {
+                        inner.begun.remove(&(due, address, first.row.table().name));
                     }
                     rows.iter().for_each(|counted| inner.drops.follow(&counted.row));
                     rows.into_iter().for_each(|counted| self.count(inner, counted));
@@ -253,7 +253,7 @@ impl Outlet {
         }
         let open = inner.frames.open_rows();
         let carried = (!open.is_empty()).then_some(Record::Carried(open));
-        let begun = inner.begun.iter().map(|((due, address), table)| {
+        let begun = inner.begun.iter().map(|((due, address, _), table)| {
             let (due, address) = (*due, address.clone());
             Record::Begun { table, due, address }
         });

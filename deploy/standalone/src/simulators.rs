@@ -41,7 +41,7 @@ impl Simulators {
         let mut nodes: Vec<Node> = Vec::new();
         for (i, library) in self.libraries.iter().enumerate() {
             let mut sources = format!(
-                "[kernel_log]\nenabled = false\n[hwmon]\nenabled = false\n[nvml]\nlibrary = {:?}\n",
+                "[kernel_log]\nenabled = false\n[hwmon]\nenabled = false\n[amd]\nenabled = false\n[nvml]\nlibrary = {:?}\n",
                 library.display().to_string()
             );
             if i == 0 {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use racklake_collector::source::Source;
+use racklake_schemas::tables::GPU_SAMPLE;
 use racklake_schemas::{fail_code, row_status};
 
 use crate::support::{Node, PATIENCE, device_id, discovered, marked, row, value};
@@ -60,11 +61,11 @@ async fn a_hung_gpu_keeps_no_other_waiting() {
     let (source, _events, found) = discovered(&node).await;
     node.change(|scenario| scenario.gpu[1].hang = vec!["nvmlDeviceGetPowerUsage".to_owned()]);
     let hung = found.iter().find(|found| found.address == "0000:43:00.0").unwrap();
-    let mut stuck = Box::pin(source.read(&hung.address));
+    let mut stuck = Box::pin(source.read(&hung.address, &GPU_SAMPLE));
     assert!(tokio::time::timeout(Duration::from_millis(300), &mut stuck).await.is_err(), "the hang is none");
     for gpu in found.iter().filter(|gpu| gpu.address != hung.address) {
         for _ in 0..5 {
-            let read = tokio::time::timeout(Duration::from_secs(1), source.read(&gpu.address)).await;
+            let read = tokio::time::timeout(Duration::from_secs(1), source.read(&gpu.address, &GPU_SAMPLE)).await;
             assert_eq!(read.expect("another GPU waits").rows[0].status(), row_status::OK);
         }
     }

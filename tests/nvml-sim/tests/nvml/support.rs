@@ -63,7 +63,8 @@ pub(crate) async fn discovered(node: &Node) -> (NvmlSource, mpsc::Receiver<Event
 
 /// One row of a GPU, which must come in time.
 pub(crate) async fn row(source: &NvmlSource, found: &Found) -> Row {
-    let reading: Reading = tokio::time::timeout(PATIENCE, source.read(&found.address)).await.expect("the GPU answers");
+    let reading: Reading =
+        tokio::time::timeout(PATIENCE, source.read(&found.address, &GPU_SAMPLE)).await.expect("the GPU answers");
     reading.rows.into_iter().next().unwrap()
 }
 

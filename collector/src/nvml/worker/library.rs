@@ -1,14 +1,13 @@
-//! The loaded NVML library: loading it, and listing the GPUs it knows.
+//! The loaded NVML library: loading it, and asking it for its GPUs.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 use racklake_schemas::identity;
 
-use super::failure;
-use super::raw::Handle;
+use crate::nvml::calls::calling;
+use crate::nvml::raw::{DRIVER_IS_GONE, Handle};
 use crate::source::SourceError;
 
 /// A loaded and initialised library. When the last user lets go of it, it is shut down and unloaded.
@@ -20,6 +19,7 @@ pub(super) struct Library {
 impl Library {
     /// Loads the library at that path, or by that name on the loader's path.
     pub(super) fn load(path: &str) -> Result<Library, SourceError> {
+        calling("nvmlInit_v2");
         let nvml = Nvml::builder().lib_path(OsStr::new(path)).init().map_err(|error| explain(path, &error))?;
         if nvml.lib().nvmlShutdown.is_err() {
             // The wrapper would panic when it shuts such a library down.
@@ -31,23 +31,16 @@ impl Library {
 
     /// How many GPUs there are; an error when the driver no longer answers to this library.
     pub(super) fn count(&self) -> Result<u32, SourceError> {
+        calling("nvmlDeviceGetCount_v2");
         self.nvml.device_count().map_err(|error| explain(&self.path, &error))
     }
 
-    /// Adds PCI address and handle of each index that is not known yet; one that is, is not asked again, since it may
-    /// hang. One that gives none is left out until the next time: it has no place to be known by.
-    pub(super) fn find(&self, known: &mut BTreeMap<u32, (String, Handle)>) -> Result<(), SourceError> {
-        for index in 0..self.count()? {
-            if known.contains_key(&index) {
-                continue;
-            }
-            let device = self.nvml.device_by_index(index);
-            match device.and_then(|device| Ok((device.pci_info()?, Handle::of(&device)))) {
-                Ok((pci, handle)) => drop(known.insert(index, (identity::pci_bus_id(&pci.bus_id), handle))),
-                Err(error) => tracing::warn!("GPU {index} tells no PCI address and is left out: {error}"),
-            }
-        }
-        Ok(())
+    /// PCI address and handle of the GPU of that index, the name that it is known by everywhere else.
+    pub(super) fn introduce(&self, index: u32) -> Result<(String, Handle), NvmlError> {
+        calling("nvmlDeviceGetHandleByIndex_v2");
+        let device = self.nvml.device_by_index(index)?;
+        calling("nvmlDeviceGetPciInfo_v3");
+        Ok((identity::pci_bus_id(&device.pci_info()?.bus_id), Handle::of(&device)))
     }
 }
 
@@ -88,4 +81,10 @@ fn code_of(error: &NvmlError) -> Option<i64> {
         NvmlError::UnexpectedVariant(code) => Some(i64::from(*code)),
         _ => None,
     }
+}
+
+fn failure(message: String, code: Option<i64>) -> SourceError {
+    // Without a library or a driver no GPU is in reach, and its counters may begin anew with the next one.
+    let devices_absent = code.is_none_or(|code| DRIVER_IS_GONE.iter().any(|gone| i64::from(*gone) == code));
+    SourceError { message, code, devices_absent }
 }

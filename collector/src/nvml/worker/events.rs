@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::Shared;
 use super::library::Library;
-use super::raw::{Answer, Calls, EventSet, Handle, RawEvent, TIMEOUT};
 use crate::kernel_log::{self, explained};
-use crate::source::{EventDraft, EventSink};
+use crate::nvml::pipe::Report;
+use crate::nvml::raw::{Answer, Calls, EventSet, Handle, RawEvent, TIMEOUT};
+use crate::source::EventDraft;
 
 /// nvmlEventTypeXidCriticalError.
 const XID: u64 = 0x8;
@@ -26,11 +28,11 @@ const PAUSE: Duration = Duration::from_millis(500);
 const NO_INSTANCE: u32 = u32::MAX;
 
 /// Starts the thread; it ends soon after the returned flag is set.
-pub(super) fn watch(library: &Arc<Library>, gpus: Vec<(String, Handle)>, events: EventSink) -> Arc<AtomicBool> {
+pub(super) fn watch(library: &Arc<Library>, gpus: Vec<(String, Handle)>, shared: Arc<Shared>) -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let (library, flag) = (Arc::clone(library), Arc::clone(&stop));
     let spawned = std::thread::Builder::new().name("nvml events".to_owned()).spawn(move || {
-        if let Err(code) = run(&library, &gpus, &flag, &events) {
+        if let Err(code) = run(&library, &gpus, &flag, &shared) {
             tracing::warn!("NVML gives no events (return code {code}); the kernel log has the XIDs");
         }
     });
@@ -40,7 +42,7 @@ pub(super) fn watch(library: &Arc<Library>, gpus: Vec<(String, Handle)>, events:
     stop
 }
 
-fn run(library: &Library, gpus: &[(String, Handle)], stop: &AtomicBool, events: &EventSink) -> Answer<()> {
+fn run(library: &Library, gpus: &[(String, Handle)], stop: &AtomicBool, shared: &Shared) -> Answer<()> {
     let set = EventSet::new(library.nvml.lib())?;
     for (address, device) in gpus {
         let calls = Calls { lib: library.nvml.lib(), device: *device };
@@ -55,9 +57,7 @@ fn run(library: &Library, gpus: &[(String, Handle)], stop: &AtomicBool, events: 
                 let address =
                     gpus.iter().find(|(_, handle)| *handle == event.device).map(|(address, _)| address.as_str());
                 // Waiting for room is right here: NVML holds further events meanwhile.
-                if events.blocking_send(draft(&event, address)).is_err() {
-                    return Ok(());
-                }
+                shared.report(&Report::Event(draft(&event, address)));
             }
             Err(TIMEOUT) => {}
             // One lost GPU makes the wait for all fail at once; the others' events still come.
