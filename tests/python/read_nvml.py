@@ -58,17 +58,17 @@ def read(account):
     equal("memory v2", {name: getattr(memory, name) for name in names}, served("nvmlDeviceGetMemoryInfo_v2"))
     read_fields(nvml, gpu, equal, served)
     refused("fan of the second GPU", 3, lambda: nvml.nvmlDeviceGetFanSpeed_v2(nvml.nvmlDeviceGetHandleByIndex(1), 0))
-    refused("a function that is not simulated", 13, lambda: nvml.nvmlDeviceGetBoardId(gpu))
+    refused("a function that is not simulated", 13, lambda: nvml.nvmlDeviceGetPcieThroughput(gpu, 0))
     read_events(nvml, gpu, equal, refused)
     nvml.nvmlShutdown()
 
 
 def read_fields(nvml, gpu, equal, served):
     members = {1: "uiVal", 3: "ullVal", 5: "siVal"}
-    asked = [(82, 0), (83, 0), (186, 0), (186, 1), (74, 0), (186, 2)]
+    asked = [(82, 0), (83, 0), (186, 0), (186, 1), (74, 0), (186, 3)]
     for (field, scope), value in zip(asked, nvml.nvmlDeviceGetFieldValues(gpu, asked)):
         equal("field", (value.fieldId, value.scopeId), (field, scope))
-        if (field, scope) == (186, 2):
+        if (field, scope) == (186, 3):
             equal("an unknown scope, code", value.nvmlReturn, 3)
         else:
             got = getattr(value.value, members[value.valueType])

@@ -95,7 +95,7 @@ impl Source for NvmlSource {
     }
 
     fn discover(&self) -> BoxFuture<'_, Result<Vec<Found>, SourceError>> {
-        let (library, rack) = (self.config().library.clone(), self.config().rack.clone());
+        let NvmlConfig { library, rack, .. } = self.config().clone();
         Box::pin(async move {
             let found = self.supervisor.discover(&library).await?;
             Ok(found.into_iter().map(|found| Found { rack: rack.clone(), ..found }).collect())

@@ -3,21 +3,21 @@
 //! A call waits where the scenario says that it is slow or hangs, without holding the state, so that calls about other
 //! GPUs go on; then it is judged, answered from the model, and told to the account.
 
-use std::collections::BTreeMap;
-use std::ffi::{CStr, OsStr, c_void};
-use std::mem::MaybeUninit;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use nvml_wrapper_sys::bindings as nvml;
+use racklake_schemas::clock::Clock;
 use serde_json::Value;
 
 use crate::account::Account;
-use crate::install::scenario_path;
-use crate::scenario::{Scenario, Xid};
-use crate::unit::{Unit, seed_of};
+use crate::exports::GpmSample;
+use crate::follow::{own_path, uptime};
+use crate::happenings::{Happenings, Pending};
+use crate::scenario::{Scenario, names};
+use crate::unit::Unit;
 
 /// A return code that is not success.
 pub(crate) type Code = nvml::nvmlReturn_t;
@@ -26,6 +26,8 @@ pub(crate) type Code = nvml::nvmlReturn_t;
 const LOOK: Duration = Duration::from_millis(20);
 /// How often a call that hangs looks whether it still does.
 const HANG_LOOK: Duration = Duration::from_millis(5);
+/// Where the number of a MIG instance begins in a handle.
+const MIG_SHIFT: u32 = 16;
 
 /// What a call gives: how it is told in the account, and what it looks like when it is rubbish.
 pub(crate) trait Given: Sized {
@@ -35,40 +37,64 @@ pub(crate) trait Given: Sized {
     fn garbage() -> Self;
 }
 
+/// What a handle is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Index of the GPU.
+    pub(crate) unit: usize,
+    /// Number of the MIG instance in it, for the handle of one.
+    pub(crate) mig: Option<usize>,
+}
+
+impl Place {
+    /// The GPU of that index.
+    pub(crate) fn gpu(unit: usize) -> Place {
+        Place { unit, mig: None }
+    }
+
+    fn of(handle: nvml::nvmlDevice_t) -> Place {
+        let number = handle as usize;
+        let unit = (number & ((1 << MIG_SHIFT) - 1)).wrapping_sub(1);
+        Place { unit, mig: (number >> MIG_SHIFT).checked_sub(1) }
+    }
+
+    /// The handle.
+    pub(crate) fn handle(self) -> nvml::nvmlDevice_t {
+        let mig = self.mig.map_or(0, |mig| (mig + 1) << MIG_SHIFT);
+        std::ptr::without_provenance_mut((self.unit + 1) | mig)
+    }
+}
+
 /// One loaded copy.
 pub(crate) struct Library {
-    path: PathBuf,
-    started: Instant,
-    uptime: f64,
+    pub(crate) path: PathBuf,
+    pub(crate) uptime: f64,
     state: Mutex<State>,
 }
 
 /// What changes.
 #[derive(Debug)]
 pub(crate) struct State {
+    pub(crate) started: Instant,
+    /// The scenario as it is now.
     pub(crate) scenario: Scenario,
+    /// The scenario as it is written, with the seconds that it changes at from now on.
+    pub(crate) written: Scenario,
+    pub(crate) changes: VecDeque<f64>,
     pub(crate) units: Vec<Unit>,
     /// Inits without their shutdown.
     pub(crate) references: u32,
     /// Event sets: GPU index and registered types.
     pub(crate) sets: BTreeMap<usize, Vec<(usize, u64)>>,
     pub(crate) sets_made: usize,
-    /// Events that nobody has been told yet, with the second they happen at.
-    pub(crate) pending: Vec<Pending>,
-    events_seen: Vec<(usize, Xid)>,
-    text: Option<String>,
+    pub(crate) happenings: Happenings,
+    /// Samples of the profiling counters; none where one is allocated and not taken.
+    pub(crate) gpm: BTreeMap<usize, Option<GpmSample>>,
+    pub(crate) gpm_made: usize,
+    pub(crate) text: Option<String>,
     looked: Option<Instant>,
-    account: Account,
-    account_failed: bool,
-}
-
-/// An event that has been listed and not been delivered.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    pub(crate) unit: usize,
-    pub(crate) event_type: u64,
-    pub(crate) data: u64,
-    pub(crate) at: f64,
+    pub(crate) account: Account,
+    pub(crate) account_failed: bool,
 }
 
 /// The copy that this code is of.
@@ -76,16 +102,19 @@ pub(crate) fn library() -> &'static Library {
     static LIBRARY: OnceLock<Library> = OnceLock::new();
     LIBRARY.get_or_init(|| Library {
         path: own_path(),
-        started: Instant::now(),
         uptime: uptime(),
         state: Mutex::new(State {
+            started: Instant::now(),
             scenario: Scenario::default(),
+            written: Scenario::default(),
+            changes: VecDeque::new(),
             units: Vec::new(),
             references: 0,
             sets: BTreeMap::new(),
             sets_made: 0,
-            pending: Vec::new(),
-            events_seen: Vec::new(),
+            happenings: Happenings::default(),
+            gpm: BTreeMap::new(),
+            gpm_made: 0,
             text: None,
             looked: None,
             account: Account::default(),
@@ -103,15 +132,16 @@ impl Library {
         arg: Option<i64>,
         give: impl FnOnce(&mut State) -> Result<T, Code>,
     ) -> Result<T, Code> {
+        self.wait_for_system(call);
         let mut state = self.state();
-        let given = match state.refusal(is_init) {
+        let given = match state.refusal(is_init).or_else(|| state.failure(call)) {
             Some(code) => Err(code),
             None => give(&mut state),
         };
         state.tell(None, call, arg, given)
     }
 
-    /// Answers a call about a device; `give` gets its index.
+    /// Answers a call about a GPU; `give` gets its index. It is not for MIG instances.
     pub(crate) fn device<T: Given>(
         &self,
         handle: nvml::nvmlDevice_t,
@@ -119,29 +149,44 @@ impl Library {
         arg: Option<i64>,
         give: impl FnOnce(&mut State, usize) -> Result<T, Code>,
     ) -> Result<T, Code> {
-        let index = (handle as usize).wrapping_sub(1);
-        self.wait_as_told(index, call);
+        self.part(handle, call, arg, |state, place| match place.mig {
+            Some(_) => Err(nvml::nvmlReturn_enum_NVML_ERROR_NOT_SUPPORTED),
+            None => give(state, place.unit),
+        })
+    }
+
+    /// Answers a call about a GPU or about a MIG instance.
+    pub(crate) fn part<T: Given>(
+        &self,
+        handle: nvml::nvmlDevice_t,
+        call: &str,
+        arg: Option<i64>,
+        give: impl FnOnce(&mut State, Place) -> Result<T, Code>,
+    ) -> Result<T, Code> {
+        let place = Place::of(handle);
+        self.wait_as_told(place.unit, call);
         let mut state = self.state();
-        let given = match state.judge(index, call) {
+        let given = match state.judge(place, call) {
             Err(code) => Err(code),
             Ok(()) => {
-                self.advance(&mut state, index);
-                let given = give(&mut state, index);
-                let is_garbage = state.units.get(index).is_some_and(|unit| unit.is_garbage(call));
+                let now = state.now();
+                state.units[place.unit].advance(now);
+                let given = give(&mut state, place);
+                let is_garbage = state.units.get(place.unit).is_some_and(|unit| unit.is_garbage(call));
                 if is_garbage { given.map(|_| T::garbage()) } else { given }
             }
         };
-        let uuid = state.units.get(index).map(|unit| unit.uuid.clone());
+        let uuid = state.uuid(place);
         state.tell(uuid.as_deref(), call, arg, given)
     }
 
     /// Whether a call as a whole is refused, before its parts are answered one by one. Only a refusal is told.
     pub(crate) fn admit(&self, handle: nvml::nvmlDevice_t, call: &str) -> Result<(), Code> {
-        let index = (handle as usize).wrapping_sub(1);
-        self.wait_as_told(index, call);
+        let place = Place::of(handle);
+        self.wait_as_told(place.unit, call);
         let mut state = self.state();
-        let verdict = state.judge(index, call);
-        let uuid = state.units.get(index).map(|unit| unit.uuid.clone());
+        let verdict = state.judge(place, call);
+        let uuid = state.uuid(place);
         verdict.or_else(|code| state.tell(uuid.as_deref(), call, None, Err::<u32, Code>(code)).map(|_| ()))
     }
 
@@ -152,98 +197,65 @@ impl Library {
             state.looked = Some(Instant::now());
             self.follow_scenario(&mut state);
         }
+        self.follow_time(&mut state);
         state
     }
 
-    /// Seconds since the library was loaded.
-    pub(crate) fn now(&self) -> f64 {
-        self.started.elapsed().as_secs_f64()
-    }
-
-    fn advance(&self, state: &mut State, index: usize) {
-        let now = self.now();
-        if let Some(unit) = state.units.get_mut(index) {
-            unit.model.advance(&unit.gpu, now);
-        }
-    }
-
-    fn wait_as_told(&self, index: usize, call: &str) {
+    /// Waits as long as the scenario says that a call about a GPU lasts.
+    pub(crate) fn wait_as_told(&self, index: usize, call: &str) {
         let began = Instant::now();
-        let latency = self.state().units.get(index).map_or(0, |unit| unit.gpu.latency_ms);
+        let latency = {
+            let state = self.state();
+            let now = state.now();
+            state.units.get(index).map_or(0, |unit| unit.latency_us(call, now))
+        };
         if latency > 0 {
-            std::thread::sleep(Duration::from_millis(latency));
+            std::thread::sleep(Duration::from_micros(latency));
         }
+        self.wait_while(|state| match state.units.get(index) {
+            Some(unit) if unit.hangs(call) => {
+                unit.gpu.hang_ms.is_none_or(|limit| began.elapsed() < Duration::from_millis(limit))
+            }
+            _ => false,
+        });
+    }
+
+    /// Waits while the scenario says that a call about the system hangs.
+    pub(crate) fn wait_for_system(&self, call: &str) {
+        self.wait_while(|state| state.scenario.hang.iter().any(|entry| names(entry, call)));
+    }
+
+    fn wait_while(&self, hangs: impl Fn(&State) -> bool) {
         loop {
             let state = self.state();
-            let Some(unit) = state.units.get(index).filter(|unit| unit.hangs(call)) else { return };
-            if unit.gpu.hang_ms.is_some_and(|limit| began.elapsed() >= Duration::from_millis(limit)) {
+            if !hangs(&state) {
                 return;
             }
             drop(state);
             std::thread::sleep(HANG_LOOK);
         }
     }
-
-    /// Takes over the scenario file when its content has changed; one with a mistake changes nothing.
-    fn follow_scenario(&self, state: &mut State) {
-        let text = std::fs::read_to_string(scenario_path(&self.path)).ok();
-        let is_first = state.units.is_empty() && state.text.is_none();
-        if !is_first && (text.is_none() || text == state.text) {
-            return;
-        }
-        state.text.clone_from(&text);
-        match Scenario::parse(text.as_deref().unwrap_or_default()) {
-            Ok(scenario) => self.take_over(state, scenario),
-            Err(_) if is_first => self.take_over(state, Scenario::default()),
-            Err(_) => {}
-        }
-    }
-
-    fn take_over(&self, state: &mut State, scenario: Scenario) {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        let account = scenario.account.as_ref().map(|account| folder.join(account));
-        state.account_failed = state.account.open(account.as_deref()).is_err();
-        let (seed, now) = (seed_of(&scenario, &self.path), self.now());
-        state.units.truncate(scenario.gpus().count());
-        let mut events_seen = Vec::new();
-        for (index, gpu) in scenario.gpus().enumerate() {
-            match state.units.get_mut(index) {
-                Some(unit) => {
-                    // Until now it lived as the old scenario said.
-                    unit.model.advance(&unit.gpu, now);
-                    unit.update(gpu, seed, index);
-                }
-                None => state.units.push(Unit::new(gpu, seed, index, now, self.uptime)),
-            }
-            events_seen.extend(gpu.xid.iter().map(|xid| (index, xid.clone())));
-        }
-        let mut old = std::mem::take(&mut state.events_seen);
-        for event in &events_seen {
-            match old.iter().position(|seen| seen == event) {
-                Some(seen) => drop(old.swap_remove(seen)),
-                None => state.pending.push(Pending {
-                    unit: event.0,
-                    event_type: event.1.event_type,
-                    data: event.1.code,
-                    at: event.1.at.unwrap_or(0.0),
-                }),
-            }
-        }
-        state.events_seen = events_seen;
-        state.scenario = scenario;
-    }
 }
 
 impl State {
+    /// Seconds since the library was loaded, or since the scenario began.
+    pub(crate) fn now(&self) -> f64 {
+        match self.written.began_us {
+            Some(began) => (Clock::now_us() - began) as f64 / 1e6,
+            None => self.started.elapsed().as_secs_f64(),
+        }
+    }
+
     /// Takes the next event that has happened and that the set has asked for.
-    pub(crate) fn take_event(&mut self, set: usize, now: f64) -> Option<Pending> {
-        let registered = self.sets.get(&set)?;
-        let wanted = |event: &Pending| {
-            event.at <= now
-                && registered.iter().any(|(unit, types)| *unit == event.unit && types & event.event_type != 0)
-        };
-        let next = self.pending.iter().position(wanted)?;
-        Some(self.pending.remove(next))
+    pub(crate) fn take_event(&mut self, set: usize) -> Option<Pending> {
+        let now = self.now();
+        self.happenings.take(self.sets.get(&set)?, now)
+    }
+
+    /// UUID of a GPU or of a MIG instance.
+    pub(crate) fn uuid(&self, place: Place) -> Option<String> {
+        let unit = self.units.get(place.unit)?;
+        Some(place.mig.map_or_else(|| unit.uuid.clone(), |mig| unit.mig_uuid(mig)))
     }
 
     /// Writes an answer to the account; one that cannot be written is not given.
@@ -276,37 +288,18 @@ impl State {
         }
     }
 
-    fn judge(&self, index: usize, call: &str) -> Result<(), Code> {
+    /// The code that the scenario has for a call about the system.
+    pub(crate) fn failure(&self, call: &str) -> Option<Code> {
+        self.scenario.fail.iter().find(|(entry, _)| names(entry, call)).map(|(_, code)| *code)
+    }
+
+    fn judge(&self, place: Place, call: &str) -> Result<(), Code> {
         if let Some(code) = self.refusal(false) {
             return Err(code);
         }
-        match self.units.get(index) {
-            None => Err(nvml::nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT),
-            Some(unit) => unit.refusal(call).map_or(Ok(()), Err),
-        }
+        let unit = self.units.get(place.unit).ok_or(nvml::nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT)?;
+        unit.refusal(call).map_or(Ok(()), Err)?;
+        let is_there = place.mig.is_none_or(|mig| mig < unit.gpu.mig.len());
+        if is_there { Ok(()) } else { Err(nvml::nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT) }
     }
-}
-
-/// The file that this code was loaded from, links followed.
-#[allow(unsafe_code, reason = "dladdr has no safe form")]
-fn own_path() -> PathBuf {
-    let address: *const c_void = (library as fn() -> &'static Library) as *const c_void;
-    let mut found = MaybeUninit::<libc::Dl_info>::zeroed();
-    // SAFETY: `found` is writable; where dladdr gives success it has filled it in, and the name in it is a C string
-    // that lives as long as the library is loaded.
-    let path = unsafe {
-        let name = if libc::dladdr(address, found.as_mut_ptr()) == 0 {
-            std::ptr::null()
-        } else {
-            found.assume_init().dli_fname
-        };
-        if name.is_null() { PathBuf::new() } else { PathBuf::from(OsStr::from_bytes(CStr::from_ptr(name).to_bytes())) }
-    };
-    path.canonicalize().unwrap_or(path)
-}
-
-/// Seconds that the machine has been up.
-fn uptime() -> f64 {
-    let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
-    text.split(' ').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0.0)
 }

@@ -14,10 +14,12 @@ const POWER_MEAN_SECONDS: f64 = 1.0;
 /// The hottest that a die gets before it would switch itself off.
 const TEMPERATURE_MAX: f64 = 120.0;
 /// Clocks of an H100, megahertz.
-const CLOCK_MAX: f64 = 1980.0;
+pub(crate) const CLOCK_MAX: f64 = 1980.0;
 const CLOCK_IDLE: f64 = 345.0;
-const CLOCK_MEMORY: u32 = 2619;
-const CLOCK_VIDEO_MAX: f64 = 1545.0;
+pub(crate) const CLOCK_MEMORY: u32 = 2619;
+pub(crate) const CLOCK_VIDEO_MAX: f64 = 1545.0;
+/// How much warmer it gets per watt when the fan stands still.
+const WITHOUT_FAN: f64 = 3.0;
 
 /// The physical state of a GPU.
 #[derive(Debug, Clone)]
@@ -38,7 +40,14 @@ pub(crate) struct Model {
     energy_resets: u32,
     held_by_power_ns: f64,
     held_by_heat_ns: f64,
+    held_by_hard_heat_ns: f64,
+    held_by_brake_ns: f64,
     idle_ns: f64,
+    /// Whether power wants more than its limit, or the power supply less.
+    is_capped: bool,
+    is_braked: bool,
+    /// Seconds of full load, from which traffic follows; begins where no earlier process can have read it.
+    load_seconds: f64,
 }
 
 impl Model {
@@ -60,7 +69,12 @@ impl Model {
             energy_resets: gpu.energy_resets,
             held_by_power_ns: 0.0,
             held_by_heat_ns: 0.0,
+            held_by_hard_heat_ns: 0.0,
+            held_by_brake_ns: 0.0,
             idle_ns: 0.0,
+            is_capped: false,
+            is_braked: false,
+            load_seconds: uptime,
         }
     }
 
@@ -80,11 +94,20 @@ impl Model {
 
     fn live(&mut self, gpu: &GpuScenario, seconds: f64) {
         let unlike = 1.0 + 0.04 * unit(self.seed);
-        let resistance = gpu.thermal_resistance * unlike + gpu.thermal_resistance_drift_per_hour * self.at / 3600.0;
+        let still = if gpu.fan == Fan::Lost { WITHOUT_FAN } else { 1.0 };
+        let drift = gpu.thermal_resistance_drift_per_hour * self.at / 3600.0;
+        let resistance = (gpu.thermal_resistance * unlike + drift) * still;
         self.load = self.load_at(gpu.workload);
         self.slowdown = (1.0 - (self.celsius - gpu.slowdown_celsius) / 10.0).clamp(0.3, 1.0);
-        let range = gpu.power_max_watts - gpu.power_idle_watts;
-        self.power_watts = gpu.power_idle_watts + range * self.load * self.slowdown;
+        let range = (gpu.power_max_watts - gpu.power_idle_watts).max(1.0);
+        let wanted = gpu.power_idle_watts + range * self.load * self.slowdown;
+        let brake = if gpu.power_brake { 0.5 } else { 1.0 };
+        let limit = (gpu.power_limit() * brake).max(gpu.power_idle_watts);
+        self.power_watts = wanted.min(limit);
+        self.is_capped = wanted > gpu.power_limit();
+        self.is_braked = gpu.power_brake;
+        // Power goes with the clock here, so what the limit takes away the clock loses.
+        self.slowdown = self.slowdown.min((limit - gpu.power_idle_watts) / range / self.load.max(0.01)).max(0.1);
         let share = (seconds / POWER_MEAN_SECONDS).min(1.0);
         self.power_mean_watts += (self.power_watts - self.power_mean_watts) * share;
         let target = gpu.ambient_celsius + resistance * self.power_watts;
@@ -93,7 +116,10 @@ impl Model {
         self.energy_millijoules += self.power_watts * seconds * 1000.0;
         let nanoseconds = seconds * 1e9;
         self.held_by_power_ns += if self.is_held_by_power() { nanoseconds } else { 0.0 };
-        self.held_by_heat_ns += if self.is_held_by_heat() { nanoseconds } else { 0.0 };
+        self.held_by_heat_ns += if self.is_held_by_heat(gpu) { nanoseconds } else { 0.0 };
+        self.held_by_hard_heat_ns += if self.is_held_hard(gpu) { nanoseconds } else { 0.0 };
+        self.held_by_brake_ns += if self.is_braked { nanoseconds } else { 0.0 };
+        self.load_seconds += self.load * seconds;
         self.idle_ns += if self.load < 0.1 { nanoseconds } else { 0.0 };
     }
 
@@ -108,11 +134,40 @@ impl Model {
     }
 
     fn is_held_by_power(&self) -> bool {
-        self.load * self.slowdown > 0.95
+        self.is_capped || self.load * self.slowdown > 0.95
     }
 
-    fn is_held_by_heat(&self) -> bool {
-        self.slowdown < 1.0
+    fn is_held_by_heat(&self, gpu: &GpuScenario) -> bool {
+        self.celsius > gpu.slowdown_celsius
+    }
+
+    fn is_held_hard(&self, gpu: &GpuScenario) -> bool {
+        self.celsius > gpu.slowdown_celsius + 4.0
+    }
+
+    /// Forgets what the driver counts since it was loaded.
+    pub(crate) fn reset(&mut self) {
+        self.held_by_power_ns = 0.0;
+        self.held_by_heat_ns = 0.0;
+        self.held_by_hard_heat_ns = 0.0;
+        self.held_by_brake_ns = 0.0;
+        self.idle_ns = 0.0;
+        self.load_seconds = 0.0;
+    }
+
+    /// Share of full load.
+    pub(crate) fn load(&self) -> f64 {
+        self.load
+    }
+
+    /// Seconds of full load since the driver was loaded.
+    pub(crate) fn load_seconds(&self) -> f64 {
+        self.load_seconds
+    }
+
+    /// Second that the state is of.
+    pub(crate) fn at(&self) -> f64 {
+        self.at
     }
 
     /// The energy counter; higher with every call.
@@ -121,15 +176,14 @@ impl Model {
         self.energy_told
     }
 
-    /// Mean power, milliwatts.
-    pub(crate) fn power(&mut self) -> u32 {
-        (self.power_mean_watts * 1000.0 + 900.0 * self.noise()).max(0.0) as u32
+    /// Mean power, milliwatts, of the same scopes as the power now.
+    pub(crate) fn power(&mut self, scope: u32) -> u32 {
+        (self.power_mean_watts * share_of(scope) * 1000.0 + 900.0 * self.noise()).max(0.0) as u32
     }
 
-    /// Power now, milliwatts: of the GPU, or of the module around it.
-    pub(crate) fn power_instant(&mut self, of_module: bool) -> u32 {
-        let around = if of_module { 1.12 } else { 1.0 };
-        (self.power_watts * around * 1000.0 + 6000.0 * self.noise()).max(0.0) as u32
+    /// Power now, milliwatts: of the GPU (0), of the module around it (1), of the memory (2).
+    pub(crate) fn power_instant(&mut self, scope: u32) -> u32 {
+        (self.power_watts * share_of(scope) * 1000.0 + 6000.0 * self.noise()).max(0.0) as u32
     }
 
     /// Temperature of the die.
@@ -172,7 +226,7 @@ impl Model {
     }
 
     /// Why the clocks are not higher.
-    pub(crate) fn throttle_reasons(&self) -> u64 {
+    pub(crate) fn throttle_reasons(&self, gpu: &GpuScenario) -> u64 {
         let mut reasons = 0;
         if self.load < 0.05 {
             reasons |= 0x1; // idle
@@ -180,21 +234,26 @@ impl Model {
         if self.is_held_by_power() {
             reasons |= 0x4; // software power cap
         }
-        if self.is_held_by_heat() {
+        if self.is_held_by_heat(gpu) {
             reasons |= 0x20; // software thermal slowdown
         }
-        if self.slowdown < 0.6 {
+        if self.is_held_hard(gpu) {
             reasons |= 0x8 | 0x40; // hardware slowdown, thermal
+        }
+        if self.is_braked {
+            reasons |= 0x8 | 0x80; // hardware slowdown, power brake
         }
         reasons
     }
 
-    /// Nanoseconds held back, for fields 74 to 79.
+    /// Nanoseconds held back, for fields 74 to 79, and for 269 to 271 as driver 580.82 numbers them.
     pub(crate) fn held_back(&self, field: u32) -> u64 {
         match field {
             74 => self.held_by_power_ns as u64,
-            75 => self.held_by_heat_ns as u64,
+            75 | 269 => self.held_by_heat_ns as u64,
             78 => self.idle_ns as u64,
+            270 => self.held_by_hard_heat_ns as u64,
+            271 => self.held_by_brake_ns as u64,
             _ => 0,
         }
     }
@@ -203,14 +262,30 @@ impl Model {
     pub(crate) fn fan(&mut self, fan: Fan) -> Option<u32> {
         match fan {
             Fan::None => None,
+            // What is told is what the fan was asked for.
+            Fan::Lost => Some(100),
             Fan::Auto => Some((30.0 + 1.4 * (self.celsius - 40.0)).clamp(30.0, 100.0) as u32),
         }
+    }
+
+    /// Speed of the fan, rounds per minute.
+    pub(crate) fn fan_rpm(&mut self, fan: Fan) -> Option<u32> {
+        if fan == Fan::Lost { Some(0) } else { self.fan(fan).map(|percent| percent * 42) }
     }
 
     /// A number from -1 to 1.
     fn noise(&mut self) -> f64 {
         self.draws += 1;
         unit(mix(self.seed ^ self.draws))
+    }
+}
+
+/// Power of a scope as a share of the GPU's.
+fn share_of(scope: u32) -> f64 {
+    match scope {
+        1 => 1.12,
+        2 => 0.19,
+        _ => 1.0,
     }
 }
 
@@ -255,8 +330,24 @@ mod tests {
         let (early, clock) = (model.celsius(), model.clock(0));
         model.advance(&gpu, 180.0);
         assert!(model.celsius() > early + 15 && model.celsius() < 120);
-        assert_ne!(model.throttle_reasons() & 0x20, 0);
+        assert_ne!(model.throttle_reasons(&gpu) & 0x20, 0);
         assert!(model.held_back(75) > 0 && model.clock(0) < clock);
+    }
+
+    #[test]
+    fn a_fan_that_stands_still_and_a_lower_limit_take_clocks_away() {
+        let gpu = GpuScenario { power_limit_watts: Some(300.0), ..steady() };
+        let mut model = Model::new(&gpu, 7, 0.0, 0.0);
+        model.advance(&gpu, 10.0);
+        assert_eq!(model.throttle_reasons(&gpu), 0x4);
+        assert!(model.held_back(74) > 0 && model.power(0) < 310_000 && model.clock(0) < Some(1200));
+        let still = GpuScenario { fan: Fan::Lost, ..steady() };
+        model.advance(&still, 200.0);
+        assert_eq!(model.throttle_reasons(&still) & 0x68, 0x68);
+        assert_eq!((model.fan(Fan::Lost), model.fan_rpm(Fan::Lost)), (Some(100), Some(0)));
+        let braked = GpuScenario { power_brake: true, ..steady() };
+        model.advance(&braked, 400.0);
+        assert!(model.throttle_reasons(&braked) & 0x80 != 0 && model.held_back(271) > 0);
     }
 
     #[test]

@@ -1,11 +1,19 @@
 //! What the simulated GPUs are and do: the scenario, a TOML file beside the library.
 //!
-//! Every key has a default, so an empty file is eight healthy GPUs in training.
+//! Every key has a default, so an empty file is eight healthy GPUs in training. Seconds are counted from the moment that
+//! the library was loaded, or from `began_us`.
+
+mod change;
+mod gpu;
+mod parts;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use gpu::GpuScenario;
+pub use parts::{Architecture, Burst, Fabric, Fan, Link, Mig, Platform, Storm, Workload, Xid};
 
 /// The content of a scenario file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,99 +33,20 @@ pub struct Scenario {
     pub no_driver: bool,
     /// Whether NVML may not talk to the driver: the init calls return 4.
     pub no_permission: bool,
+    /// Calls about the system that return a code: `nvmlInit_v2 = 18`.
+    pub fail: BTreeMap<String, u32>,
+    /// Calls about the system that do not come back while they are listed: `nvmlInit_v2`, `nvmlDeviceGetCount_v2`,
+    /// `nvmlEventSetWait_v2`.
+    pub hang: Vec<String>,
+    /// Wall time, µs UTC, that seconds are counted from: a library that is loaded again then goes on where the one
+    /// before it was.
+    pub began_us: Option<i64>,
+    /// File or FIFO, relative to the library's folder, that XIDs are written to as lines of the kernel log.
+    pub kmsg: Option<String>,
+    /// Changes of these keys, each with the second `at` that it is from.
+    pub change: Vec<toml::Table>,
     /// The GPUs, in the order of their indexes.
     pub gpu: Vec<GpuScenario>,
-}
-
-/// One GPU, or `count` equal ones. Calls are named as in nvml.h; field values are `field:<id>`, for every scope, or
-/// `field:<id>:<scope>`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GpuScenario {
-    /// How many.
-    pub count: u32,
-    /// Model.
-    pub name: String,
-    /// UUID; by default it follows from seed, index and the library's path.
-    pub uuid: Option<String>,
-    /// Serial number; by default it follows from seed, index and the library's path.
-    pub serial: Option<String>,
-    /// PCI address like `00000000:1B:00.0`; by default it follows from the index.
-    pub pci: Option<String>,
-    /// What it computes.
-    pub workload: Workload,
-    /// Power without work.
-    pub power_idle_watts: f64,
-    /// Power under full load, and the enforced limit.
-    pub power_max_watts: f64,
-    /// How much warmer than the air it is per watt, in kelvin.
-    pub thermal_resistance: f64,
-    /// A slow cooling fault: how much the thermal resistance rises per hour since the library was loaded.
-    pub thermal_resistance_drift_per_hour: f64,
-    /// Temperature of the air.
-    pub ambient_celsius: f64,
-    /// Temperature above which it slows itself down.
-    pub slowdown_celsius: f64,
-    /// Installed memory.
-    pub memory_total_bytes: u64,
-    /// Whether it has a fan.
-    pub fan: Fan,
-    /// Calls that return 3, not supported.
-    pub unsupported: Vec<String>,
-    /// Calls that return a code.
-    pub fail: BTreeMap<String, u32>,
-    /// Whether it has fallen off the bus: every call returns 15.
-    pub lost: bool,
-    /// Calls that do not come back while they are listed, or for `hang_ms`.
-    pub hang: Vec<String>,
-    /// How long a hanging call lasts; none is as long as it is listed.
-    pub hang_ms: Option<u64>,
-    /// How long every call takes.
-    pub latency_ms: u64,
-    /// Calls whose value is rubbish: all bits set, or text that is no UTF-8.
-    pub garbage: Vec<String>,
-    /// Value types (`nvmlValueType_t`) that fields are given in, where not the usual one.
-    pub value_types: BTreeMap<String, u32>,
-    /// How often the energy counter has been reset; a higher number resets it.
-    pub energy_resets: u32,
-    /// Events; one that is newly listed happens once.
-    pub xid: Vec<Xid>,
-}
-
-/// One event of a GPU.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Xid {
-    /// The XID, or whatever the event's data is.
-    pub code: u64,
-    /// Seconds after the library was loaded; none is at once.
-    #[serde(default)]
-    pub at: Option<f64>,
-    /// Type of the event, a bit of `nvmlEventType`; 8 is a critical XID.
-    #[serde(default = "xid_critical")]
-    pub event_type: u64,
-}
-
-/// What a GPU computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Workload {
-    /// Nothing.
-    Idle,
-    /// The same load all the time.
-    Steady,
-    /// Steps of a few seconds, and a checkpoint every minute.
-    Training,
-}
-
-/// How a GPU is cooled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Fan {
-    /// By the chassis: asking for the fan's speed is not supported.
-    None,
-    /// By one fan of its own, which follows the temperature.
-    Auto,
 }
 
 /// Why a text is no scenario.
@@ -161,6 +90,7 @@ impl Scenario {
         if self.gpus().count() > 1024 {
             return refuse("gpu: more than 1024 GPUs");
         }
+        self.at(f64::INFINITY)?;
         for gpu in &self.gpu {
             let named = gpu.uuid.is_some() || gpu.serial.is_some() || gpu.pci.is_some();
             if gpu.count != 1 && named {
@@ -187,49 +117,19 @@ impl Default for Scenario {
             account: None,
             no_driver: false,
             no_permission: false,
+            fail: BTreeMap::new(),
+            hang: Vec::new(),
+            began_us: None,
+            kmsg: None,
+            change: Vec::new(),
             gpu: vec![GpuScenario { count: 8, ..GpuScenario::default() }],
         }
     }
 }
 
-impl Default for GpuScenario {
-    fn default() -> GpuScenario {
-        GpuScenario {
-            count: 1,
-            name: "NVIDIA H100 80GB HBM3".to_owned(),
-            uuid: None,
-            serial: None,
-            pci: None,
-            workload: Workload::Training,
-            power_idle_watts: 72.0,
-            power_max_watts: 700.0,
-            thermal_resistance: 0.065,
-            thermal_resistance_drift_per_hour: 0.0,
-            ambient_celsius: 28.0,
-            slowdown_celsius: 87.0,
-            memory_total_bytes: 85_520_809_984,
-            fan: Fan::Auto,
-            unsupported: Vec::new(),
-            fail: BTreeMap::new(),
-            lost: false,
-            hang: Vec::new(),
-            hang_ms: None,
-            latency_ms: 0,
-            garbage: Vec::new(),
-            value_types: BTreeMap::new(),
-            energy_resets: 0,
-            xid: Vec::new(),
-        }
-    }
-}
-
-fn xid_critical() -> u64 {
-    8
-}
-
-/// Whether a list of a scenario names a call; `field:82` names `field:82:0` too.
+/// Whether a list of a scenario names a call; `field:82` names `field:82:0` too, and `*` names every one.
 pub(crate) fn names(entry: &str, call: &str) -> bool {
-    call.strip_prefix(entry).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+    entry == "*" || call.strip_prefix(entry).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
 }
 
 /// Domain, bus and device of a PCI address, with or without its function.

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use crate::counters::{Counter, Counters};
 use crate::model::{Model, mix};
+use crate::profile::Profile;
 use crate::scenario::{GpuScenario, Scenario, names, parse_pci};
 
 /// PCI buses of the GPUs of an eight-GPU board.
@@ -17,6 +19,13 @@ pub(crate) struct Unit {
     /// Domain, bus and device.
     pub(crate) pci: (u32, u32, u32),
     pub(crate) model: Model,
+    pub(crate) counters: Counters,
+    /// Counters of each link.
+    pub(crate) links: Vec<Counters>,
+    /// What a real GPU of this model answered.
+    profile: Profile,
+    counter_resets: u32,
+    seed: u64,
 }
 
 impl Unit {
@@ -29,9 +38,45 @@ impl Unit {
             serial: String::new(),
             pci: (0, 0, 0),
             model: Model::new(gpu, seed, at, uptime),
+            counters: Counters::default(),
+            links: Vec::new(),
+            profile: Profile::default(),
+            counter_resets: gpu.counter_resets,
+            seed,
         };
         unit.follow(gpu, seed, index);
         unit
+    }
+
+    /// Lives on to the second `now`.
+    pub(crate) fn advance(&mut self, now: f64) {
+        let seconds = (now - self.model.at()).max(0.0);
+        if let Some(storm) = &self.gpu.storm {
+            let share = self.gpu.storm_share(now);
+            self.counters.add(Counter::DramCorrected, storm.corrected_per_second * share * seconds);
+        }
+        self.counters.advance(&self.gpu.per_hour, seconds);
+        for link in &self.gpu.link {
+            if let Some(counters) = self.links.get_mut(link.link as usize) {
+                counters.advance(&link.per_hour, seconds);
+            }
+        }
+        self.model.advance(&self.gpu, now);
+    }
+
+    /// Forgets what a driver forgets when it is loaded again.
+    pub(crate) fn reset(&mut self) {
+        self.model.reset();
+        self.counters.reset();
+        self.links.iter_mut().for_each(Counters::reset);
+    }
+
+    /// UUID of a MIG instance.
+    pub(crate) fn mig_uuid(&self, number: usize) -> String {
+        let given = self.gpu.mig.get(number).and_then(|mig| mig.uuid.clone());
+        given.unwrap_or_else(|| {
+            format!("MIG-{}", uuid_text(mix(self.seed ^ 4), mix(self.seed ^ 5 ^ ((number as u64) << 8))))
+        })
     }
 
     /// Takes over what a new scenario says; the physical state stays.
@@ -40,28 +85,30 @@ impl Unit {
     }
 
     fn follow(&mut self, gpu: &GpuScenario, seed: u64, index: usize) {
-        let (a, b) = (mix(seed ^ 1), mix(seed ^ 2));
-        let uuid = || {
-            format!(
-                "GPU-{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-                a >> 32,
-                (a >> 16) & 0xffff,
-                a & 0xffff,
-                b >> 48,
-                b & 0xffff_ffff_ffff
-            )
-        };
+        let uuid = || format!("GPU-{}", uuid_text(mix(seed ^ 1), mix(seed ^ 2)));
+        self.seed = seed;
         self.uuid = gpu.uuid.clone().unwrap_or_else(uuid);
         self.serial = gpu.serial.clone().unwrap_or_else(|| format!("165{:010}", mix(seed ^ 3) % 10_000_000_000));
         let place = ((index / BUSES.len()) as u32, BUSES[index % BUSES.len()], 0);
         self.pci = gpu.pci.as_deref().and_then(parse_pci).unwrap_or(place);
         self.gpu = gpu.clone();
+        self.counters.plant(&gpu.counters);
+        self.links.resize_with(gpu.nvlinks as usize, Counters::default);
+        for (number, counters) in self.links.iter_mut().enumerate() {
+            match gpu.link(number as u32) {
+                Some(link) => counters.plant(&link.counters),
+                None => counters.plant(&Default::default()),
+            }
+        }
+        if gpu.counter_resets > self.counter_resets {
+            self.reset();
+        }
+        self.counter_resets = gpu.counter_resets;
     }
 
-    /// The PCI address as NVML writes it.
-    pub(crate) fn pci_bus_id(&self) -> String {
-        let (domain, bus, device) = self.pci;
-        format!("{domain:08X}:{bus:02X}:{device:02X}.0")
+    /// Answers from now on as a recorded GPU does, where the scenario says nothing else.
+    pub(crate) fn set_profile(&mut self, profile: Profile) {
+        self.profile = profile;
     }
 
     /// The code that a call is answered with instead of a value, if any.
@@ -69,10 +116,38 @@ impl Unit {
         if self.gpu.lost {
             return Some(15);
         }
+        if self.gpu.reset_required {
+            return Some(16);
+        }
         if let Some((_, code)) = self.gpu.fail.iter().find(|(entry, _)| names(entry, call)) {
             return Some(*code);
         }
-        self.gpu.unsupported.iter().any(|entry| names(entry, call)).then_some(3)
+        let lacks = self.gpu.unsupported.iter().any(|entry| names(entry, call));
+        if lacks { Some(3) } else { self.profile.refusal(call) }
+    }
+
+    /// How long a call takes at the second `now`, µs.
+    pub(crate) fn latency_us(&self, call: &str, now: f64) -> u64 {
+        // What all calls wait for, a batch of fields waits for once.
+        let is_part = call.starts_with("field:") || call.starts_with("gpm:");
+        let own = self.gpu.call_latency_us.iter().find(|(entry, _)| names(entry, call));
+        let own = own.map(|(_, latency)| *latency).or_else(|| self.profile.latency_us(call)).unwrap_or(0);
+        let all = if is_part { 0 } else { self.gpu.latency_ms * 1000 };
+        let of_storm = match &self.gpu.storm {
+            Some(storm)
+                if storm.calls.iter().any(|entry| names(entry, call)) || (storm.calls.is_empty() && !is_part) =>
+            {
+                (storm.latency_ms as f64 * 1000.0 * self.gpu.storm_share(now)) as u64
+            }
+            _ => 0,
+        };
+        own + all + of_storm
+    }
+
+    /// The type that a field is given in, where it is not the usual one.
+    pub(crate) fn value_type(&self, call: &str) -> Option<u32> {
+        let given = self.gpu.value_types.iter().find(|(entry, _)| names(entry, call));
+        given.map(|(_, value_type)| *value_type).or_else(|| self.profile.value_type(call))
     }
 
     /// Whether a call gives rubbish.
@@ -84,6 +159,12 @@ impl Unit {
     pub(crate) fn hangs(&self, call: &str) -> bool {
         self.gpu.hang.iter().any(|entry| names(entry, call))
     }
+}
+
+/// A UUID of these bits.
+fn uuid_text(a: u64, b: u64) -> String {
+    let (low, middle) = ((a >> 16) & 0xffff, a & 0xffff);
+    format!("{:08x}-{low:04x}-{middle:04x}-{:04x}-{:012x}", a >> 32, b >> 48, b & 0xffff_ffff_ffff)
 }
 
 /// What all identities and all noise of one copy of the library follow from.

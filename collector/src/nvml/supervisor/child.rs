@@ -51,6 +51,7 @@ pub(super) fn keep(supervisor: &Arc<Supervisor>, generation: u64, stream: &UnixS
                 Err(error) => return supervisor.worker_ended(generation, &format!("it gets no thread: {error}")),
             };
             let why = follow(supervisor, generation, stream);
+            supervisor.worker_fails(generation, &why);
             // It ends when its orders do, and calls nothing itself.
             drop(serving.join());
             return supervisor.worker_ended(generation, &why);

@@ -5,78 +5,40 @@ use std::ffi::{c_int, c_uint, c_ulonglong};
 use nvml_wrapper_sys::bindings as nvml;
 use serde_json::{Value, json};
 
-use super::{INVALID_ARGUMENT, NOT_SUPPORTED, SUCCESS, VERSION_MISMATCH, answer, version};
-use crate::library::{Code, Given, library};
-
-macro_rules! readings {
-    ($($call:ident: $number:ty = |$unit:ident| $value:expr;)*) => {$(
-        #[unsafe(no_mangle)]
-        unsafe extern "C" fn $call(device: nvml::nvmlDevice_t, out: *mut $number) -> Code {
-            // SAFETY: the contract of the C function.
-            unsafe {
-                answer(device, stringify!($call), None, out, |state, index| {
-                    let $unit = &mut state.units[index];
-                    Ok($value)
-                })
-            }
-        }
-    )*};
-}
+use super::{
+    INVALID_ARGUMENT, NOT_SUPPORTED, SUCCESS, VERSION_MISMATCH, answer, answer_part, given_struct, is_other_version,
+    readings, version,
+};
+use crate::library::{Code, Given, Place, State, library};
+use crate::scenario::Fan;
+use crate::unit::Unit;
 
 readings! {
-    nvmlDeviceGetTotalEnergyConsumption: c_ulonglong = |unit| unit.model.energy();
-    nvmlDeviceGetPowerUsage: c_uint = |unit| unit.model.power();
-    nvmlDeviceGetEnforcedPowerLimit: c_uint = |unit| (unit.gpu.power_max_watts * 1000.0) as u32;
+    nvmlDeviceGetTotalEnergyConsumption: c_ulonglong = |unit| Ok(unit.model.energy());
+    nvmlDeviceGetPowerUsage: c_uint = |unit| Ok(unit.model.power(0));
     nvmlDeviceGetUtilizationRates: nvml::nvmlUtilization_t = |unit| {
+        // A divided GPU has no utilization of its own.
+        undivided(unit)?;
         let (gpu, memory) = unit.model.utilization();
-        nvml::nvmlUtilization_t { gpu, memory }
+        Ok(nvml::nvmlUtilization_t { gpu, memory })
     };
-    nvmlDeviceGetMemoryInfo: nvml::nvmlMemory_t = |unit| {
-        let total = unit.gpu.memory_total_bytes;
-        let used = unit.model.memory_used(total);
-        nvml::nvmlMemory_t { total, free: total - used, used }
+    nvmlDeviceGetCurrentClocksThrottleReasons: c_ulonglong = |unit| Ok(unit.model.throttle_reasons(&unit.gpu));
+    nvmlDeviceGetCurrentClocksEventReasons: c_ulonglong = |unit| Ok(unit.model.throttle_reasons(&unit.gpu));
+    nvmlDeviceGetSupportedClocksThrottleReasons: c_ulonglong = |_unit| Ok(0x1ff);
+    nvmlDeviceGetSupportedClocksEventReasons: c_ulonglong = |_unit| Ok(0x1ff);
+    nvmlDeviceGetPerformanceState: nvml::nvmlPstates_t = |_unit| Ok(0);
+    nvmlDeviceGetNumFans: c_uint = |unit| Ok(if unit.gpu.fan == Fan::None { 0 } else { unit.gpu.fans });
+    nvmlDeviceGetBAR1MemoryInfo: nvml::nvmlBAR1Memory_t = |_unit| {
+        let (total, used) = (128 << 30, 9 << 20);
+        Ok(nvml::nvmlBAR1Memory_t { bar1Total: total, bar1Free: total - used, bar1Used: used })
     };
-    nvmlDeviceGetCurrentClocksThrottleReasons: c_ulonglong = |unit| unit.model.throttle_reasons();
-    nvmlDeviceGetCurrentClocksEventReasons: c_ulonglong = |unit| unit.model.throttle_reasons();
-    nvmlDeviceGetPerformanceState: nvml::nvmlPstates_t = |_unit| 0;
-    nvmlDeviceGetNumFans: c_uint = |unit| u32::from(unit.gpu.fan != crate::scenario::Fan::None);
 }
 
-impl Given for nvml::nvmlUtilization_t {
-    fn told(&self) -> Value {
-        json!({ "gpu": self.gpu, "memory": self.memory })
-    }
-
-    fn garbage() -> nvml::nvmlUtilization_t {
-        nvml::nvmlUtilization_t { gpu: !0, memory: !0 }
-    }
-}
-
-impl Given for nvml::nvmlMemory_t {
-    fn told(&self) -> Value {
-        json!({ "total": self.total, "free": self.free, "used": self.used })
-    }
-
-    fn garbage() -> nvml::nvmlMemory_t {
-        nvml::nvmlMemory_t { total: !0, free: !0, used: !0 }
-    }
-}
-
-impl Given for nvml::nvmlMemory_v2_t {
-    fn told(&self) -> Value {
-        json!({ "total": self.total, "reserved": self.reserved, "free": self.free, "used": self.used })
-    }
-
-    fn garbage() -> nvml::nvmlMemory_v2_t {
-        nvml::nvmlMemory_v2_t {
-            version: version::<nvml::nvmlMemory_v2_t>(2),
-            total: !0,
-            reserved: !0,
-            free: !0,
-            used: !0,
-        }
-    }
-}
+given_struct!(nvml::nvmlUtilization_t { gpu, memory });
+given_struct!(nvml::nvmlMemory_t { total, free, used });
+given_struct!(nvml::nvmlMemory_v2_t { total, reserved, free, used });
+given_struct!(nvml::nvmlBAR1Memory_t { bar1Total, bar1Free, bar1Used });
+given_struct!(nvml::nvmlFanSpeedInfo_t { fan, speed });
 
 impl Given for nvml::nvmlTemperature_t {
     fn told(&self) -> Value {
@@ -92,30 +54,41 @@ impl Given for nvml::nvmlTemperature_t {
     }
 }
 
-/// A struct of the caller's whose version says that it is not the one that is written here.
-///
-/// # Safety
-/// `out` is null or points to a struct that begins with its version.
-unsafe fn is_other_version<T>(out: *const T, number: u32) -> bool {
-    // SAFETY: not null, and the caller says that a version is there.
-    !out.is_null() && unsafe { out.cast::<c_uint>().read() } != version::<T>(number)
+/// What a GPU that is divided by MIG does not support.
+pub(super) fn undivided(unit: &Unit) -> Result<(), Code> {
+    if unit.gpu.mig.is_empty() { Ok(()) } else { Err(NOT_SUPPORTED) }
+}
+
+/// Total, reserved and used memory of a GPU or of a MIG instance, bytes.
+fn memory(state: &mut State, place: Place, reserved: u64) -> (u64, u64) {
+    let unit = &mut state.units[place.unit];
+    let instance = place.mig.and_then(|mig| unit.gpu.mig.get(mig));
+    let total = instance.map_or(unit.gpu.memory_total_bytes, |mig| mig.memory_mb << 20);
+    (total, unit.model.memory_used(total.saturating_sub(reserved)))
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(
-    device: nvml::nvmlDevice_t,
-    memory: *mut nvml::nvmlMemory_v2_t,
-) -> Code {
+unsafe extern "C" fn nvmlDeviceGetMemoryInfo(device: nvml::nvmlDevice_t, out: *mut nvml::nvmlMemory_t) -> Code {
     // SAFETY: the contract of the C function.
     unsafe {
-        let is_other = is_other_version(memory, 2);
-        answer(device, "nvmlDeviceGetMemoryInfo_v2", None, memory, |state, index| {
+        answer_part(device, "nvmlDeviceGetMemoryInfo", None, out, |state, place| {
+            let (total, used) = memory(state, place, 0);
+            Ok(nvml::nvmlMemory_t { total, free: total - used, used })
+        })
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(device: nvml::nvmlDevice_t, out: *mut nvml::nvmlMemory_v2_t) -> Code {
+    // SAFETY: the contract of the C function.
+    unsafe {
+        let is_other = is_other_version(out, 2);
+        answer_part(device, "nvmlDeviceGetMemoryInfo_v2", None, out, |state, place| {
             if is_other {
                 return Err(VERSION_MISMATCH);
             }
-            let unit = &mut state.units[index];
-            let (total, reserved) = (unit.gpu.memory_total_bytes, 600 << 20);
-            let used = unit.model.memory_used(total.saturating_sub(reserved));
+            let reserved = if place.mig.is_some() { 0 } else { 600 << 20 };
+            let (total, used) = memory(state, place, reserved);
             let free = total.saturating_sub(reserved + used);
             Ok(nvml::nvmlMemory_v2_t { version: version::<nvml::nvmlMemory_v2_t>(2), total, reserved, free, used })
         })
@@ -169,7 +142,40 @@ unsafe extern "C" fn nvmlDeviceGetFanSpeed_v2(device: nvml::nvmlDevice_t, fan: c
         answer(device, "nvmlDeviceGetFanSpeed_v2", Some(i64::from(fan)), out, |state, index| {
             let unit = &mut state.units[index];
             let speed = unit.model.fan(unit.gpu.fan).ok_or(NOT_SUPPORTED)?;
-            if fan == 0 { Ok(speed) } else { Err(INVALID_ARGUMENT) }
+            if fan < unit.gpu.fans { Ok(speed) } else { Err(INVALID_ARGUMENT) }
+        })
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn nvmlDeviceGetFanSpeed(device: nvml::nvmlDevice_t, out: *mut c_uint) -> Code {
+    // SAFETY: the contract of the C function.
+    unsafe {
+        answer(device, "nvmlDeviceGetFanSpeed", None, out, |state, index| {
+            let unit = &mut state.units[index];
+            unit.model.fan(unit.gpu.fan).ok_or(NOT_SUPPORTED)
+        })
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn nvmlDeviceGetFanSpeedRPM(device: nvml::nvmlDevice_t, out: *mut nvml::nvmlFanSpeedInfo_t) -> Code {
+    // SAFETY: the contract of the C function.
+    unsafe {
+        let is_other = is_other_version(out, 1);
+        let fan = if out.is_null() { 0 } else { (*out).fan };
+        answer(device, "nvmlDeviceGetFanSpeedRPM", Some(i64::from(fan)), out, |state, index| {
+            let unit = &mut state.units[index];
+            if is_other {
+                return Err(VERSION_MISMATCH);
+            }
+            let speed = unit.model.fan_rpm(unit.gpu.fan).ok_or(NOT_SUPPORTED)?;
+            let version = version::<nvml::nvmlFanSpeedInfo_t>(1);
+            if fan < unit.gpu.fans {
+                Ok(nvml::nvmlFanSpeedInfo_t { version, fan, speed })
+            } else {
+                Err(INVALID_ARGUMENT)
+            }
         })
     }
 }
@@ -198,7 +204,11 @@ unsafe fn engine(device: nvml::nvmlDevice_t, call: &str, utilization: *mut c_uin
     if utilization.is_null() || period.is_null() {
         return INVALID_ARGUMENT;
     }
-    match library().device(device, call, None, |_, _| Ok(EngineLoad { utilization: 0, sampling_period: 167_000 })) {
+    let given = library().device(device, call, None, |state, index| {
+        undivided(&state.units[index])?;
+        Ok(EngineLoad { utilization: 0, sampling_period: 167_000 })
+    });
+    match given {
         Ok(load) => {
             // SAFETY: not null, and the caller says that they are writable.
             unsafe {
@@ -211,22 +221,23 @@ unsafe fn engine(device: nvml::nvmlDevice_t, call: &str, utilization: *mut c_uin
     }
 }
 
-#[unsafe(no_mangle)]
-unsafe extern "C" fn nvmlDeviceGetEncoderUtilization(
-    device: nvml::nvmlDevice_t,
-    utilization: *mut c_uint,
-    period: *mut c_uint,
-) -> Code {
-    // SAFETY: the contract of the C function.
-    unsafe { engine(device, "nvmlDeviceGetEncoderUtilization", utilization, period) }
+macro_rules! engines {
+    ($($call:ident)*) => {$(
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $call(
+            device: nvml::nvmlDevice_t,
+            utilization: *mut c_uint,
+            period: *mut c_uint,
+        ) -> Code {
+            // SAFETY: the contract of the C function.
+            unsafe { engine(device, stringify!($call), utilization, period) }
+        }
+    )*};
 }
 
-#[unsafe(no_mangle)]
-unsafe extern "C" fn nvmlDeviceGetDecoderUtilization(
-    device: nvml::nvmlDevice_t,
-    utilization: *mut c_uint,
-    period: *mut c_uint,
-) -> Code {
-    // SAFETY: the contract of the C function.
-    unsafe { engine(device, "nvmlDeviceGetDecoderUtilization", utilization, period) }
+engines! {
+    nvmlDeviceGetEncoderUtilization
+    nvmlDeviceGetDecoderUtilization
+    nvmlDeviceGetJpgUtilization
+    nvmlDeviceGetOfaUtilization
 }

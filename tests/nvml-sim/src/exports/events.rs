@@ -7,7 +7,8 @@ use nvml_wrapper_sys::bindings as nvml;
 use serde_json::{Value, json};
 
 use super::{INVALID_ARGUMENT, SUCCESS, answer};
-use crate::library::{Code, Given, library};
+use crate::happenings::Pending;
+use crate::library::{Code, Given, Place, library};
 
 /// Types that the GPUs support: those of a data center GPU, newer ones included.
 const SUPPORTED: u64 = 0xff9f;
@@ -21,6 +22,7 @@ struct Delivered {
     unit: usize,
     event_type: u64,
     data: u64,
+    gpu_instance: Option<u32>,
 }
 
 impl Given for Delivered {
@@ -29,7 +31,7 @@ impl Given for Delivered {
     }
 
     fn garbage() -> Delivered {
-        Delivered { unit: 0, event_type: !0, data: !0 }
+        Delivered { unit: 0, event_type: !0, data: !0, gpu_instance: None }
     }
 }
 
@@ -91,11 +93,11 @@ unsafe extern "C" fn nvmlEventSetWait_v2(
             Ok(None) => std::thread::sleep(LOOK.min(until.saturating_duration_since(Instant::now()))),
             Ok(Some(event)) => {
                 let event = nvml::nvmlEventData_t {
-                    device: std::ptr::without_provenance_mut(event.unit + 1),
+                    device: Place::gpu(event.unit).handle(),
                     eventType: event.event_type,
                     eventData: event.data,
-                    gpuInstanceId: NO_INSTANCE,
-                    computeInstanceId: NO_INSTANCE,
+                    gpuInstanceId: event.gpu_instance.unwrap_or(NO_INSTANCE),
+                    computeInstanceId: event.gpu_instance.map_or(NO_INSTANCE, |_| 0),
                 };
                 // SAFETY: not null, and the contract of the C function is that it is writable.
                 unsafe { data.write(event) };
@@ -107,17 +109,18 @@ unsafe extern "C" fn nvmlEventSetWait_v2(
 }
 
 fn next_event(set: usize) -> Result<Option<Delivered>, Code> {
-    let library = library();
-    let mut state = library.state();
+    library().wait_for_system("nvmlEventSetWait_v2");
+    let mut state = library().state();
     if let Some(code) = state.refusal(false) {
         return Err(code);
     }
     if !state.sets.contains_key(&set) {
         return Err(INVALID_ARGUMENT);
     }
-    let Some(event) = state.take_event(set, library.now()) else { return Ok(None) };
+    let Some(event) = state.take_event(set) else { return Ok(None) };
     let uuid = state.units.get(event.unit).map(|unit| unit.uuid.clone());
-    let event = Delivered { unit: event.unit, event_type: event.event_type, data: event.data };
+    let Pending { unit, event_type, data, gpu_instance, .. } = event;
+    let event = Delivered { unit, event_type, data, gpu_instance };
     state.tell(uuid.as_deref(), "nvmlEventSetWait_v2", None, Ok(event)).map(Some)
 }
 
@@ -127,10 +130,4 @@ extern "C" fn nvmlEventSetFree(set: nvml::nvmlEventSet_t) -> Code {
         state.sets.remove(&(set as usize)).map(|_| ()).ok_or(INVALID_ARGUMENT)
     });
     given.err().unwrap_or(SUCCESS)
-}
-
-/// Samples of the profiling counters are not simulated; this is here because a wrapper may not live without it.
-#[unsafe(no_mangle)]
-extern "C" fn nvmlGpmSampleFree(_sample: nvml::nvmlGpmSample_t) -> Code {
-    SUCCESS
 }

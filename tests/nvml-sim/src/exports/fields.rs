@@ -9,9 +9,9 @@ use nvml_wrapper_sys::bindings as nvml;
 use racklake_schemas::clock::Clock;
 use serde_json::{Value, json};
 
-use super::{INVALID_ARGUMENT, NOT_SUPPORTED, SUCCESS};
+use super::values::{canonical, value_of};
+use super::{INVALID_ARGUMENT, SUCCESS};
 use crate::library::{Code, Given, library};
-use crate::unit::Unit;
 
 /// Bits of a value that nobody has set.
 const RUBBISH: u64 = 0xdead_beef_dead_beef;
@@ -58,9 +58,9 @@ fn answer_field(device: nvml::nvmlDevice_t, field: &mut nvml::nvmlFieldValue_t) 
     let call = format!("field:{id}:{scope}");
     let given = library().device(device, &call, None, |state, index| {
         let unit = &mut state.units[index];
-        let (value, usual) = value_of(unit, id, scope)?;
-        let other = unit.gpu.value_types.iter().find(|(entry, _)| crate::scenario::names(entry, &call));
-        Ok(encode(value, other.map_or(usual, |(_, value_type)| *value_type)))
+        let (value, usual) = value_of(unit, canonical(id, &state.scenario.driver_version)?, scope)?;
+        let value_type = unit.value_type(&call).unwrap_or(usual);
+        Ok(encode(value, value_type))
     });
     field.timestamp = Clock::now_us();
     field.latencyUsec = 120;
@@ -72,21 +72,6 @@ fn answer_field(device: nvml::nvmlDevice_t, field: &mut nvml::nvmlFieldValue_t) 
             field.value.ullVal = bits;
         }
         Err(code) => field.nvmlReturn = code,
-    }
-}
-
-/// A field's value and the type that it usually has.
-fn value_of(unit: &mut Unit, id: u32, scope: u32) -> Result<(i64, u32), Code> {
-    use nvml::{
-        nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_INT as UNSIGNED_INT,
-        nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_LONG_LONG as UNSIGNED_LONG_LONG,
-    };
-    match (id, scope) {
-        (74..=79, _) => Ok((unit.model.held_back(id) as i64, UNSIGNED_LONG_LONG)),
-        (82, _) => Ok((i64::from(unit.model.memory_celsius()), UNSIGNED_INT)),
-        (83, _) => Ok((unit.model.energy() as i64, UNSIGNED_LONG_LONG)),
-        (186, 0 | 1) => Ok((i64::from(unit.model.power_instant(scope == 1)), UNSIGNED_INT)),
-        _ => Err(NOT_SUPPORTED),
     }
 }
 

@@ -6,13 +6,13 @@ use nvml_wrapper_sys::bindings as nvml;
 use serde_json::Value;
 
 use super::{INVALID_ARGUMENT, SUCCESS, fitting, write_text};
-use crate::library::{Code, Given, State, library};
+use crate::library::{Code, Given, Place, State, library};
 use crate::scenario::parse_pci;
 
-/// A handle: the index plus one, told as the device's UUID.
-struct Handle {
-    number: usize,
-    uuid: String,
+/// A handle, told as the UUID of what it is of.
+pub(super) struct Handle {
+    pub(super) place: Place,
+    pub(super) uuid: String,
 }
 
 impl Given for Handle {
@@ -21,7 +21,7 @@ impl Given for Handle {
     }
 
     fn garbage() -> Handle {
-        Handle { number: 0, uuid: String::new() }
+        Handle { place: Place::gpu(usize::from(u16::MAX) - 1), uuid: String::new() }
     }
 }
 
@@ -144,21 +144,26 @@ unsafe fn find(
     arg: Option<i64>,
     device: *mut nvml::nvmlDevice_t,
     missing: Code,
-    find: impl FnOnce(&State) -> Option<usize>,
+    find: impl Fn(&State) -> Option<Place>,
 ) -> Code {
     if device.is_null() {
         return INVALID_ARGUMENT;
     }
+    // A GPU that does not answer keeps the one waiting who asks for its handle.
+    let found = find(&library().state());
+    if let Some(place) = found {
+        library().wait_as_told(place.unit, call);
+    }
     let given = library().system(call, false, arg, |state| {
-        let index = find(state).ok_or(missing)?;
-        let unit = state.units.get(index).ok_or(missing)?;
+        let place = find(state).ok_or(missing)?;
+        let unit = state.units.get(place.unit).ok_or(missing)?;
         unit.refusal(call).map_or(Ok(()), Err)?;
-        Ok(Handle { number: index + 1, uuid: unit.uuid.clone() })
+        Ok(Handle { place, uuid: state.uuid(place).unwrap_or_default() })
     });
     match given {
         Ok(handle) => {
             // SAFETY: not null, and the caller says that it is writable.
-            unsafe { device.write(std::ptr::without_provenance_mut(handle.number)) };
+            unsafe { device.write(handle.place.handle()) };
             SUCCESS
         }
         Err(code) => code,
@@ -169,7 +174,9 @@ unsafe fn find(
 unsafe extern "C" fn nvmlDeviceGetHandleByIndex_v2(index: c_uint, device: *mut nvml::nvmlDevice_t) -> Code {
     let arg = Some(i64::from(index));
     // SAFETY: the contract of the C function.
-    unsafe { find("nvmlDeviceGetHandleByIndex_v2", arg, device, INVALID_ARGUMENT, |_| Some(index as usize)) }
+    unsafe {
+        find("nvmlDeviceGetHandleByIndex_v2", arg, device, INVALID_ARGUMENT, |_| Some(Place::gpu(index as usize)))
+    }
 }
 
 /// Text of the caller's, if it is text.
@@ -188,7 +195,13 @@ unsafe fn given_text<'a>(text: *const c_char) -> Option<&'a str> {
 unsafe extern "C" fn nvmlDeviceGetHandleByUUID(uuid: *const c_char, device: *mut nvml::nvmlDevice_t) -> Code {
     // SAFETY: the contract of the C function.
     let Some(uuid) = (unsafe { given_text(uuid) }) else { return INVALID_ARGUMENT };
-    let by_uuid = |state: &State| state.units.iter().position(|unit| unit.uuid == uuid);
+    let by_uuid = |state: &State| {
+        state.units.iter().enumerate().find_map(|(index, unit)| {
+            let of_mig = || (0..unit.gpu.mig.len()).find(|mig| unit.mig_uuid(*mig) == uuid);
+            let mig = if unit.uuid == uuid { None } else { Some(of_mig()?) };
+            Some(Place { unit: index, mig })
+        })
+    };
     // SAFETY: the contract of the C function.
     unsafe { find("nvmlDeviceGetHandleByUUID", None, device, nvml::nvmlReturn_enum_NVML_ERROR_NOT_FOUND, by_uuid) }
 }
@@ -197,7 +210,7 @@ unsafe extern "C" fn nvmlDeviceGetHandleByUUID(uuid: *const c_char, device: *mut
 unsafe extern "C" fn nvmlDeviceGetHandleByPciBusId_v2(pci: *const c_char, device: *mut nvml::nvmlDevice_t) -> Code {
     // SAFETY: the contract of the C function.
     let Some(pci) = (unsafe { given_text(pci) }).and_then(parse_pci) else { return INVALID_ARGUMENT };
-    let by_pci = |state: &State| state.units.iter().position(|unit| unit.pci == pci);
+    let by_pci = |state: &State| state.units.iter().position(|unit| unit.pci == pci).map(Place::gpu);
     // SAFETY: the contract of the C function.
     unsafe {
         find("nvmlDeviceGetHandleByPciBusId_v2", None, device, nvml::nvmlReturn_enum_NVML_ERROR_NOT_FOUND, by_pci)

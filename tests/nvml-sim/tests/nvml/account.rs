@@ -73,7 +73,7 @@ async fn no_two_samples_of_a_gpu_are_alike() {
     let (source, _events, found) = discovered(&node).await;
     let mut last = 0;
     for _ in 0..50 {
-        let reading = racklake_collector::source::Source::read(&source, &found[0].address).await;
+        let reading = racklake_collector::source::Source::read(&source, &found[0].address, &GPU_SAMPLE).await;
         let energy = value(&reading.rows[0], "energy_millijoules").unwrap();
         assert!(energy > last, "{energy} after {last}");
         assert_eq!(reading.lifetime, [Some(energy)]);

@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
 
 mod account;
+mod bursts;
+mod engine;
 mod faults;
 mod library;
+mod raw;
 mod support;
