@@ -5,7 +5,11 @@
 //! the config names no program for the worker, as in tests and in the demo, its threads are the collector's own.
 
 mod calls;
+mod filler;
+mod health;
 mod identity;
+mod links;
+mod memory;
 mod pipe;
 mod raw;
 mod sample;
@@ -16,7 +20,7 @@ mod worker;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use racklake_schemas::tables::GPU_SAMPLE;
+use racklake_schemas::tables::{GPU_HEALTH, GPU_SAMPLE};
 use racklake_schemas::{Row, Table, fail_code, row_status};
 
 use crate::config::NvmlConfig;
@@ -70,7 +74,7 @@ impl Source for NvmlSource {
     }
 
     fn tiers(&self) -> &'static [&'static Table] {
-        const TIERS: [&Table; 1] = [&GPU_SAMPLE];
+        const TIERS: [&Table; 2] = [&GPU_SAMPLE, &GPU_HEALTH];
         &TIERS
     }
 
