@@ -42,6 +42,7 @@ pub mod hwmon;
 pub mod kernel_log;
 pub mod miner;
 pub mod nvml;
+pub mod probe;
 pub mod source;
 
 pub use config::Config;

@@ -18,6 +18,7 @@ mod lossy_network;
 mod nvml_binding;
 mod object_store;
 mod own_events;
+mod probe;
 mod rebalance;
 mod recreated_topic;
 mod reload;
