@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use racklake_schemas::identity::is_label;
-use racklake_schemas::settings::{self, SettingsError, duration, label};
+use racklake_schemas::settings::{self, SettingsError, duration, duration_or_zero, label};
 use racklake_schemas::wire;
 use serde::Deserialize;
 
@@ -188,6 +188,13 @@ pub struct NvmlConfig {
     /// A GPU whose read has not come back so long after it was due is called stalled. Default: 10 s.
     #[serde(deserialize_with = "duration")]
     pub hard_deadline: Duration,
+    /// How often a GPU is read after an event. Default: 100 ms.
+    #[serde(deserialize_with = "duration")]
+    pub burst_period: Duration,
+    /// For how long it is read so after the last event, five times as long at most; then it has a rest that is as long. 0 is
+    /// not at all. Default: 60 s.
+    #[serde(deserialize_with = "duration_or_zero")]
+    pub burst_for: Duration,
     /// Rack of the GPUs, where it differs from the host's.
     pub rack: Option<String>,
     /// The program whose subcommand `nvml-worker` loads NVML; no key. `None`: NVML is loaded into this process.
@@ -365,6 +372,8 @@ impl Default for NvmlConfig {
             deadline: Duration::from_secs(1),
             health_period: Duration::from_secs(60),
             hard_deadline: Duration::from_secs(10),
+            burst_period: Duration::from_millis(100),
+            burst_for: Duration::from_secs(60),
             rack: None,
             worker: None,
         }

@@ -26,6 +26,7 @@ use crate::nvml::NvmlSource;
 use crate::outlet::Outlet;
 use crate::place::Place;
 use crate::publisher::Publisher;
+use crate::release::Release;
 use crate::reload::{Reload, Reloading};
 use crate::route::Route;
 use crate::sampler::Sampling;
@@ -62,11 +63,11 @@ pub async fn run_with_reloads(
     let (folder, loaded) = StateFolder::open(&config.state_dir)?;
     let listener = http::bind(config.http.listen).await?;
     let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
-    let (outlet, spool) = open_spool(&config, &metrics, &health)?;
+    let boot_id = boot_id()?;
+    let (outlet, spool) = open_spool(&config, &boot_id, &metrics, &health)?;
     let queue_bytes_max = config.frames.queue_bytes_max;
     let publisher = (Arc::clone(&outlet), Arc::clone(&health), Arc::clone(&metrics));
     let publisher = Publisher::new(&config.kafka, publisher.0, publisher.1, publisher.2, queue_bytes_max)?;
-    let boot_id = boot_id()?;
     tell_start(&outlet, &config, &boot_id);
     if let Some(damage) = loaded.damage {
         outlet.event(own("state_damaged", "warning", damage), None);
@@ -99,7 +100,8 @@ pub async fn run_with_reloads(
         origin: Instant::now(),
         relisted: listening,
     };
-    let Started { mut sampled, nvml, amd, hwmon, miners } = start_sources(&config, sink, &sampling, &shutdown);
+    let Started { mut sampled, nvml, amd, hwmon, miners } =
+        start_sources(&config, sink, &sampling, (&mut beside, &stop), &shutdown);
     let reloading =
         Reloading { config, outlet: Arc::clone(&outlet), nvml, amd, hwmon, miners, health, metrics, relisted };
     beside.spawn(reloading.run(reloads, stop.clone()));
@@ -143,8 +145,13 @@ impl SpoolThread {
 }
 
 /// Opens the spool and the door in front of it, and starts to write.
-fn open_spool(config: &Config, metrics: &Arc<Metrics>, health: &Arc<Health>) -> Result<(Arc<Outlet>, SpoolThread)> {
-    let spool = Spool::open(&config.state_dir, &config.node, &Arc::new(Route::new(&config.kafka)))?;
+fn open_spool(
+    config: &Config,
+    boot_id: &str,
+    metrics: &Arc<Metrics>,
+    health: &Arc<Health>,
+) -> Result<(Arc<Outlet>, SpoolThread)> {
+    let spool = Spool::open(&config.state_dir, &config.node, boot_id, &Arc::new(Route::new(&config.kafka)))?;
     let (folder, store) = (spool.folder.clone(), Arc::clone(&spool.store));
     let (place, bell) = (Place::new(config, &spool.account.stream_id), Arc::new(Bell::default()));
     let limits = (&config.frames, &config.spool);
@@ -166,10 +173,19 @@ struct Started {
     miners: Arc<MinerSource>,
 }
 
-fn start_sources(config: &Config, sink: EventSink, sampling: &Sampling, stop: &CancellationToken) -> Started {
+fn start_sources(
+    config: &Config,
+    sink: EventSink,
+    sampling: &Sampling,
+    (beside, beside_stop): (&mut JoinSet<()>, &CancellationToken),
+    stop: &CancellationToken,
+) -> Started {
     let nvml = config.nvml.enabled.then(|| Arc::new(NvmlSource::new(&config.nvml, sink.clone())));
     if let Some(nvml) = &nvml {
         nvml.tell_health(Arc::clone(&sampling.health));
+        let (outlet, health) = (Arc::clone(&sampling.outlet), Arc::clone(&sampling.health));
+        let release = Release::new(&config.state_dir, Arc::clone(nvml), outlet, health);
+        beside.spawn(release.run(beside_stop.clone()));
     }
     let amd = config.amd.enabled.then(|| Arc::new(AmdSource::new(&config.amd)));
     let hwmon = config.hwmon.enabled.then(|| Arc::new(HwmonSource::new(&config.hwmon, &config.node)));

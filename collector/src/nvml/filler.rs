@@ -20,6 +20,9 @@ pub(super) const LACKING: &[i32] = &[NOT_SUPPORTED, FUNCTION_NOT_FOUND];
 /// The same where an argument names the thing: a field, a link, a location, a MIG instance.
 pub(super) const LACKING_BY_NAME: &[i32] = &[NOT_SUPPORTED, FUNCTION_NOT_FOUND, INVALID_ARGUMENT];
 
+/// How the catalog names the source of columns that GPUs of another make have.
+const OTHER_DRIVER: &str = "amdgpu";
+
 /// A number as NVML gives it, wide enough for all its types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Number {
@@ -68,6 +71,8 @@ pub(super) struct Filler<'m, 'a> {
 #[derive(Default)]
 struct Timing {
     answered: bool,
+    /// Why a field has none, where it should have.
+    failed: Option<i32>,
     latency_us: i64,
     earliest: Option<i64>,
 }
@@ -80,8 +85,13 @@ impl<'m, 'a> Filler<'m, 'a> {
         lacking: &'static [i32],
         memory: &'m mut Memory<'a>,
     ) -> Filler<'m, 'a> {
-        let (row, timing) = (Row::new(table), Timing::default());
-        Filler { row, memory, link, lacking, ended: None, events: Vec::new(), timing }
+        let mut row = Row::new(table);
+        for (column, spec) in table.columns.iter().enumerate() {
+            if spec.source.starts_with(OTHER_DRIVER) {
+                row.unsupported(column);
+            }
+        }
+        Filler { row, memory, link, lacking, ended: None, events: Vec::new(), timing: Timing::default() }
     }
 
     fn place(&self, column: usize) -> Place {
@@ -146,7 +156,10 @@ impl<'m, 'a> Filler<'m, 'a> {
             Ok(answers) => {
                 wanted.into_iter().zip(answers).for_each(|((column, _), answer)| self.field(column, &answer))
             }
-            Err(code) => wanted.into_iter().for_each(|(column, _)| self.refuse(column, code, self.lacking)),
+            Err(code) => {
+                self.timing.failed = Some(code).filter(|code| !self.lacking.contains(code));
+                wanted.into_iter().for_each(|(column, _)| self.refuse(column, code, self.lacking));
+            }
         }
     }
 
@@ -166,7 +179,9 @@ impl<'m, 'a> Filler<'m, 'a> {
 
     /// Counts in what NVML says of its own reading.
     pub(super) fn took(&mut self, answer: &FieldAnswer) {
-        if answer.value.is_ok() {
+        if let Err(code) = answer.value {
+            self.timing.failed = Some(code).filter(|code| !LACKING_BY_NAME.contains(code)).or(self.timing.failed);
+        } else {
             self.timing.answered = true;
             self.timing.latency_us = self.timing.latency_us.saturating_add(answer.latency_us.max(0));
             let timestamp = Some(answer.timestamp).filter(|timestamp| *timestamp != 0);
@@ -252,7 +267,10 @@ impl<'m, 'a> Filler<'m, 'a> {
                     None => self.row.unsupported(read_at),
                 }
             }
-            None => [latency, read_at].into_iter().for_each(|column| self.row.unsupported(column)),
+            None => [latency, read_at].into_iter().for_each(|column| match timing.failed {
+                Some(code) => self.row.fail(column, code),
+                None => self.row.unsupported(column),
+            }),
             Some(code) => {
                 self.row.fail_all(code);
                 self.row.set_status(if code == GPU_IS_LOST { row_status::LOST } else { row_status::UNREACHABLE });

@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
+use racklake_schemas::fail_code;
 use racklake_schemas::tables::{GPU_HEALTH, gpu_health as c};
 
 use super::filler::{Filler, LACKING_BY_NAME};
 use super::links;
 use super::memory::Memory;
-use super::raw::{CORRUPTED_INFOROM, Calls, Field, FieldValue, NOT_SUPPORTED};
+use super::raw::{Answer, CORRUPTED_INFOROM, Calls, Field, FieldAnswer, FieldValue, NOT_SUPPORTED};
 use super::sample::integer;
 use crate::source::Reading;
 
@@ -187,16 +188,24 @@ fn chip_to_chip(filler: &mut Filler<'_, '_>, calls: &Calls<'_>) {
             continue;
         }
         let wanted: Vec<Field> = (0..links).map(|scope| Field { id, scope }).collect();
-        let answers = calls.fields(&wanted).unwrap_or_default();
-        answers.iter().for_each(|answer| filler.took(answer));
-        let sum = answers.iter().try_fold(0i64, |sum, answer| match answer.value? {
-            FieldValue::Unsigned32(value) => Ok(sum.saturating_add(i64::from(value))),
-            FieldValue::Unsigned64(value) => Ok(sum.saturating_add(i64::try_from(value).unwrap_or(i64::MAX))),
-            FieldValue::Signed(value) => Ok(sum.saturating_add(value)),
-            FieldValue::Float(_) | FieldValue::Unknown(..) => Err(racklake_schemas::fail_code::UNPARSABLE),
-        });
-        filler.take(column, sum);
+        let answers = calls.fields(&wanted);
+        answers.iter().flatten().for_each(|answer| filler.took(answer));
+        filler.take(column, answers.and_then(|answers| sum_of(&answers)));
     }
+}
+
+/// The sum of fields, or why one of them has no value.
+fn sum_of(answers: &[FieldAnswer]) -> Answer<i64> {
+    answers.iter().try_fold(0i64, |sum, answer| {
+        let value = match answer.value? {
+            FieldValue::Unsigned32(u32::MAX) => None,
+            FieldValue::Unsigned32(value) => Some(i64::from(value)),
+            FieldValue::Unsigned64(value) => i64::try_from(value).ok(),
+            FieldValue::Signed(value) => Some(value),
+            FieldValue::Float(_) | FieldValue::Unknown(..) => return Err(fail_code::UNPARSABLE),
+        };
+        value.and_then(|value| sum.checked_add(value)).ok_or(fail_code::OUT_OF_RANGE)
+    })
 }
 
 fn limits(filler: &mut Filler<'_, '_>, calls: &Calls<'_>) {
@@ -274,6 +283,15 @@ mod tests {
         let number = |source: &str| source.strip_prefix("field ")?.split(' ').next()?.parse().ok();
         let columns = table.columns.iter().filter(|column| column.bit.is_some());
         columns.filter_map(|column| Some((column.name, number(column.source)?))).collect()
+    }
+
+    #[test]
+    fn links_are_added_up_only_if_all_of_them_have_a_value() {
+        let answer = |value| FieldAnswer { value, timestamp: 1, latency_us: 1 };
+        let sum = |values: [Answer<FieldValue>; 2]| sum_of(&values.map(answer));
+        assert_eq!(sum([Ok(FieldValue::Unsigned32(3)), Ok(FieldValue::Unsigned64(4))]), Ok(7));
+        assert_eq!(sum([Ok(FieldValue::Unsigned32(3)), Err(999)]), Err(999));
+        assert_eq!(sum([Ok(FieldValue::Unsigned32(3)), Ok(FieldValue::Unsigned32(u32::MAX))]), Err(1000));
     }
 
     #[test]

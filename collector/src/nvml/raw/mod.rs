@@ -125,12 +125,13 @@ const fn version_of<T>(version: c_uint) -> c_uint {
     size_of::<T>() as c_uint | version << 24
 }
 
-/// The answer of the first version of a struct that the library knows, newest first; `known` remembers which, from 0.
+/// The answer of the first version of a struct that the library knows, newest first; `known` remembers which, from 0. An
+/// older library may also call a newer version a wrong argument.
 fn newest<T>(known: &mut usize, versions: &[&dyn Fn() -> Answer<T>]) -> Answer<T> {
     let mut answer = Err(FUNCTION_NOT_FOUND);
     for (index, call) in versions.iter().enumerate().skip(*known) {
         answer = call();
-        if !matches!(answer, Err(VERSION_MISMATCH | FUNCTION_NOT_FOUND)) {
+        if !matches!(answer, Err(VERSION_MISMATCH | FUNCTION_NOT_FOUND | INVALID_ARGUMENT)) {
             *known = index;
             break;
         }
