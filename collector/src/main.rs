@@ -4,12 +4,14 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use racklake_collector::kernel_log::decode;
 use racklake_collector::nvml::run_worker;
-use racklake_collector::{Config, Reload, check, run_with_reloads};
+use racklake_collector::{Config, Reload, check, release, run_with_reloads};
+use racklake_schemas::settings;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +37,19 @@ enum Command {
         /// Looks at the file only, not at devices and Kafka.
         #[arg(long)]
         offline: bool,
+    },
+    /// Has the running collector unload NVML, so that the driver can be upgraded; ends when it has. It loads NVML again by
+    /// itself once the driver was unloaded and is back.
+    Release {
+        /// The config file of the running collector.
+        #[arg(long)]
+        config: PathBuf,
+        /// NVML is loaded again after so long at the latest.
+        #[arg(long = "for", value_name = "TIME", default_value = "1h", value_parser = settings::parse_duration)]
+        length: Duration,
+        /// Has NVML loaded again now.
+        #[arg(long, conflicts_with = "length")]
+        resume: bool,
     },
     /// Calls NVML for the collector that started it.
     #[command(hide = true)]
@@ -82,6 +97,19 @@ async fn start(arguments: Arguments) -> Result<ExitCode> {
             let findings = check::check(&load(&config)?, offline).await;
             print!("{findings}");
             Ok(if findings.problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        (Some(Command::Release { config, resume: true, .. }), _) => {
+            let was_let_go = release::resume(&Config::load(&config)?.state_dir)?;
+            println!("{}", if was_let_go { "NVML is loaded again" } else { "NVML was not let go" });
+            Ok(ExitCode::SUCCESS)
+        }
+        (Some(Command::Release { config, length, .. }), _) => {
+            release::release(&Config::load(&config)?.state_dir, length)?;
+            println!(
+                "NVML is unloaded; it is loaded again when the driver was unloaded and is back, with release --resume, or \
+                 after {length:?}"
+            );
+            Ok(ExitCode::SUCCESS)
         }
         // It ran before there was a runtime.
         (Some(Command::NvmlWorker), _) => Ok(ExitCode::FAILURE),

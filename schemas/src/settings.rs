@@ -44,13 +44,29 @@ pub fn parse<T: DeserializeOwned>(text: &str, name: &str) -> Result<T, SettingsE
 /// # Errors
 /// When the text is no duration, or is zero.
 pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    match humantime::parse_duration(&text) {
+    parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+/// A duration as in a config, for an argument.
+///
+/// # Errors
+/// When the text is no duration, or is zero.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
         Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err(D::Error::custom(format!(
-            "{text:?} is no duration above zero; write one like \"500ms\", \"10s\" or \"2h\""
-        ))),
+        _ => Err(format!("{text:?} is no duration above zero; write one like \"500ms\", \"10s\" or \"2h\"")),
     }
+}
+
+/// A duration in a config that may be zero: `"0s"`. For `#[serde(deserialize_with = "settings::duration_or_zero")]`.
+///
+/// # Errors
+/// When the text is no duration.
+pub fn duration_or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let refuse =
+        |_| D::Error::custom(format!("{text:?} is no duration; write one like \"60s\", or \"0s\" for not at all"));
+    humantime::parse_duration(&text).map_err(refuse)
 }
 
 /// A site or node name in a config. For `#[serde(deserialize_with = "settings::label")]`.

@@ -46,11 +46,17 @@ pub(super) fn read(nvml: &Nvml, calls: &Calls<'_>, address: &str) -> Identity {
         row.set(column, value.clone());
         value
     };
+    calling("nvmlDeviceGetName");
     text(c::MODEL, device.name());
+    calling("nvmlDeviceGetUUID");
     let uuid = text(c::UUID, device.uuid());
+    calling("nvmlSystemGetDriverVersion");
     text(c::DRIVER_VERSION, nvml.sys_driver_version());
+    calling("nvmlSystemGetNVMLVersion");
     text(c::NVML_VERSION, nvml.sys_nvml_version());
+    calling("nvmlDeviceGetArchitecture");
     text(c::ARCHITECTURE, device.architecture().map(|architecture| architecture.to_string()));
+    calling("nvmlDeviceGetMemoryInfo");
     let total = device.memory_info().ok().and_then(|memory| i64::try_from(memory.total).ok());
     row.set(c::MEMORY_TOTAL_BYTES, total);
     match calls.device.mig() {

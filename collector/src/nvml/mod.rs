@@ -26,7 +26,7 @@ use racklake_schemas::{Row, Table, fail_code, row_status};
 use crate::config::NvmlConfig;
 use crate::health::Health;
 use crate::place::locked;
-use crate::source::{BoxFuture, Call, EventSink, Found, Reading, Source, SourceError};
+use crate::source::{BoxFuture, BurstSettings, Call, EventSink, Found, Reading, Source, SourceError};
 use supervisor::{Host, Supervisor};
 use worker::DISCOVERY;
 pub use worker::run_worker;
@@ -50,12 +50,30 @@ impl NvmlSource {
     /// A source that has touched nothing yet: a missing library or driver shows in `discover`.
     pub fn new(config: &NvmlConfig, events: EventSink) -> NvmlSource {
         let host = config.worker.clone().map_or(Host::Threads, Host::Process);
-        NvmlSource { config: Mutex::new(config.clone()), supervisor: Supervisor::new(host, events) }
+        let supervisor = Supervisor::new(host, events);
+        supervisor.limit(config.hard_deadline);
+        NvmlSource { config: Mutex::new(config.clone()), supervisor }
     }
 
     /// Takes over other settings; another library is loaded by the next worker.
     pub(crate) fn change(&self, config: &NvmlConfig) {
+        self.supervisor.limit(config.hard_deadline);
         *self.config() = config.clone();
+    }
+
+    /// Has NVML unloaded, until `resume`.
+    pub(crate) fn release(&self) {
+        self.supervisor.release();
+    }
+
+    /// Has NVML loaded again.
+    pub(crate) fn resume(&self) {
+        self.supervisor.resume();
+    }
+
+    /// Whether NVML is not loaded.
+    pub(crate) fn is_let_go(&self) -> bool {
+        self.supervisor.is_let_go()
     }
 
     /// Tells `/healthz` what is no device's trouble.
@@ -90,8 +108,17 @@ impl Source for NvmlSource {
         Some(self.config().hard_deadline)
     }
 
+    fn burst(&self) -> Option<BurstSettings> {
+        let config = self.config();
+        Some(BurstSettings { period: config.burst_period, length: config.burst_for })
+    }
+
     fn call_in_progress(&self, address: Option<&str>) -> Option<Call> {
         self.supervisor.call_in_progress(address.unwrap_or(DISCOVERY))
+    }
+
+    fn pause(&self) -> Option<&'static str> {
+        self.supervisor.is_released().then_some("released")
     }
 
     fn relisted(&self) -> BoxFuture<'_, ()> {

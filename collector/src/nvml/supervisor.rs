@@ -57,6 +57,7 @@ struct Inner {
     retiring: usize,
     not_before: Option<Instant>,
     back_off: Duration,
+    hard_deadline: Duration,
     released: bool,
     ended: bool,
 }
@@ -120,6 +121,38 @@ impl Supervisor {
         let mut inner = locked(&self.inner);
         inner.ended = true;
         self.let_go(&mut inner, End::Wanted, "the collector ends");
+    }
+
+    /// Ends the worker, and starts no other one until `resume`.
+    pub(super) fn release(&self) {
+        let mut inner = locked(&self.inner);
+        inner.released = true;
+        self.let_go(&mut inner, End::Wanted, "NVML is let go");
+    }
+
+    /// Starts workers again.
+    pub(super) fn resume(&self) {
+        let mut inner = locked(&self.inner);
+        inner.released = false;
+        inner.not_before = None;
+        drop(inner);
+        self.relisted.notify_one();
+    }
+
+    /// Whether `release` is in force.
+    pub(super) fn is_released(&self) -> bool {
+        locked(&self.inner).released
+    }
+
+    /// Whether no worker has NVML loaded.
+    pub(super) fn is_let_go(&self) -> bool {
+        let inner = locked(&self.inner);
+        inner.worker.is_none() && inner.retiring == 0
+    }
+
+    /// How long a GPU that has not told its address may take before it is called stalled.
+    pub(super) fn limit(&self, hard_deadline: Duration) {
+        locked(&self.inner).hard_deadline = hard_deadline;
     }
 
     /// Waits until there may be other GPUs.

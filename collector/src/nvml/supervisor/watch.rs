@@ -14,8 +14,6 @@ use crate::source::{Call, EventDraft};
 const LOOK: Duration = Duration::from_millis(250);
 /// A worker that has not answered for so long, or whose GPUs have not, is replaced.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A GPU that has not told its address for so long is stalled (µs).
-const STALLED: i64 = 10_000_000;
 
 /// Starts the thread that looks, while the supervisor lives.
 pub(super) fn start(supervisor: &Arc<Supervisor>) {
@@ -49,8 +47,9 @@ impl Supervisor {
         let now = Clock::now_us();
         let nameless: BTreeMap<String, Call> = {
             let inner = locked(&self.inner);
+            let patience = inner.hard_deadline.as_micros() as i64;
             let calls = inner.worker.iter().flat_map(|worker| &worker.calls);
-            let long = calls.filter(|(subject, call)| subject.starts_with(NAMELESS) && now - call.since > STALLED);
+            let long = calls.filter(|(subject, call)| subject.starts_with(NAMELESS) && now - call.since > patience);
             long.map(|(subject, call)| (subject.clone(), call.clone())).collect()
         };
         for (subject, call) in &nameless {

@@ -1,0 +1,116 @@
+"""Compares the lake with what happened to NVML while collectors ran.
+
+    check_hung_gpu.py LAKE TOLD
+
+TOLD is a JSON list, one entry per node: node, account, stalls, worker_ends, period (µs), and, where a GPU hung, hung (its
+address), call, began (µs UTC or null) and patience (µs). Exit 0 only when every other GPU has a good row for every tick,
+what was served is in the lake, coverage balances, and the events say what happened, once.
+"""
+
+import json
+import sys
+
+import gpu_answers
+from check_lake import bits, rows
+from lake import leave
+
+GOOD = {0, 1}
+WITHOUT_ANSWER = {2, 4, 5}
+
+
+def micros(ts):
+    """A time as µs UTC."""
+    return round(ts.timestamp() * 1e6)
+
+
+def check_events(told, events):
+    """Problems of the node's events."""
+    problems = []
+    named = lambda name: [event for event in events if event["event"] == name]
+    ends = named("nvml_worker_ended")
+    if len(ends) != told["worker_ends"]:
+        problems.append(f"{len(ends)} events nvml_worker_ended")
+    stalls = sorted(named("gpu_stalled"), key=lambda event: event["ts"])
+    phases = [event["phase"] for event in stalls]
+    if phases != ["start", "end"] * told["stalls"] or len({event["episode_id"] for event in stalls}) != told["stalls"]:
+        problems.append(f"stalls are told as {phases}")
+    for event in stalls[:1]:
+        details = json.loads(event["details_json"])
+        print(f"{told['node']}: {event['message']}")
+        if details["call"] != told["call"]:
+            problems.append(f"stalled in {details['call']}")
+        if told["began"] is not None:
+            took = micros(event["ts"]) - told["began"]
+            print(f"{told['node']}: told {took / 1e6:.2f} s after the hang began")
+            if took > told["patience"]:
+                problems.append(f"told after {took} us, more than {told['patience']}")
+    sessions = named("session_started")
+    if sessions and not told.get("released"):
+        problems.append(f"{len(sessions)} sessions began anew")
+    if told.get("released") and not (len(named("nvml_released")) == len(named("nvml_resumed")) == 1):
+        problems.append("the release is not told once")
+    return problems
+
+
+def check_coverage(told, coverage, samples):
+    """Problems of the node's coverage of gpu_sample."""
+    names = ["expected", "collected", "failed", "late", "dropped", "lost_in_flight", "stale"]
+    sums = {name: sum(row[name] for row in coverage) for name in names}
+    released = sum(json.loads(row["drop_reasons_json"] or "{}").get("released", 0) for row in coverage)
+    print(f"{told['node']}: {len(samples)} rows, coverage {sums}, released {released}")
+    problems = []
+    if sums["expected"] != sums["collected"] + sums["failed"] + sums["dropped"]:
+        problems.append(f"coverage does not balance: {sums}")
+    if sums["collected"] + sums["failed"] + sums["late"] != len(samples):
+        problems.append(f"coverage tells other rows than {len(samples)}: {sums}")
+    if sums["dropped"] != released or (released > 0) != bool(told.get("released")):
+        problems.append(f"ticks were missed: {sums}, released {released}")
+    return problems
+
+
+def check_others(told, samples, hung):
+    """Problems of the GPUs that did not hang."""
+    problems = []
+    for device in {row["device_id"] for row in samples} - {hung}:
+        own = sorted((row for row in samples if row["device_id"] == device), key=lambda row: row["ts"])
+        bad = [row["row_status"] for row in own if row["row_status"] not in GOOD]
+        if bad and not told["worker_ends"] and not told.get("released"):
+            problems.append(f"{device}: rows of status {bad}")
+        gaps = [micros(b["ts"]) - micros(a["ts"]) for a, b in zip(own, own[1:])]
+        if gaps and max(gaps) > 2 * told["period"] and not told.get("released"):
+            problems.append(f"{device}: {max(gaps)} us without a row")
+    return problems
+
+
+def main(lake, told_file):
+    tables = {name: rows(lake, name) for name in ["gpu_sample", "event", "coverage"]}
+    bit_of, problems = bits(lake), []
+    for told in json.load(open(told_file)):
+        own = {name: [row for row in table if row["node"] == told["node"]] for name, table in tables.items()}
+        samples, found = own["gpu_sample"], []
+        found += check_events(told, own["event"])
+        found += check_coverage(told, [row for row in own["coverage"] if row["table"] == "gpu_sample"], samples)
+        late = {row["device_id"] for row in samples if row["row_status"] in {2, 3}}
+        hung = next(iter(late)) if len(late) == 1 and told["stalls"] else None
+        if told.get("began") and hung is None:
+            found.append(f"stale are {late}")
+        found += check_others(told, samples, hung)
+        answered = [row for row in samples if row["row_status"] not in WITHOUT_ANSWER]
+        differences, served = gpu_answers.compare(answered, [told["account"]], bit_of)
+        ends = [event for event in own["event"] if event["event"] == "nvml_worker_ended"]
+        cut_off = sum(json.loads(event["details_json"])["reads_in_flight"] for event in ends)
+        unsaid = [difference for difference in differences if difference.endswith("served, not in the lake")]
+        print(f"{told['node']}: {served} reads served, {len(unsaid)} cut off, {cut_off} of which events tell")
+        found += [difference for difference in differences if difference not in unsaid][:10]
+        # A release cuts off reads that it does not name: an operator asked for it.
+        if len(unsaid) > cut_off + (8 if told.get("released") else 0):
+            found += unsaid[:10]
+        if not served:
+            found.append("nothing was served")
+        problems += [f"{told['node']}: {problem}" for problem in found]
+    print("\n".join(problems[:40]), file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    leave(main(*sys.argv[1:]))
