@@ -4,6 +4,8 @@
 //! Kafka client is made and are never printed.
 
 mod changes;
+mod host;
+mod miners;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +19,9 @@ use racklake_schemas::identity::is_label;
 use racklake_schemas::settings::{self, SettingsError, duration, duration_or_zero, label};
 use racklake_schemas::wire;
 use serde::Deserialize;
+
+pub use host::{AmdConfig, HwmonConfig};
+pub use miners::{Make, MinerConfig, MinersConfig};
 
 /// Largest Kafka message; topics are made with the same limit.
 pub const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -66,6 +71,12 @@ pub struct Config {
     /// What NVIDIA's driver says in the kernel log.
     #[serde(default)]
     pub kernel_log: KernelLogConfig,
+    /// AMD GPUs of this host.
+    #[serde(default)]
+    pub amd: AmdConfig,
+    /// Sensors of this host.
+    #[serde(default)]
+    pub hwmon: HwmonConfig,
     /// What all miners have in common.
     #[serde(default)]
     miners: MinersConfig,
@@ -201,64 +212,6 @@ pub struct KernelLogConfig {
     pub path: PathBuf,
 }
 
-/// `[miners]` and all `[[miner]]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct MinersConfig {
-    /// How often each miner is read. Default: 30 s.
-    #[serde(deserialize_with = "duration")]
-    pub period: Duration,
-    /// How long one command may take. Default: 5 s.
-    #[serde(deserialize_with = "duration")]
-    pub timeout: Duration,
-    /// The miners; filled in by [`Config::miners`].
-    #[serde(skip)]
-    pub miners: Vec<MinerConfig>,
-}
-
-/// `[[miner]]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MinerConfig {
-    /// IP address or name. Required.
-    pub address: String,
-    /// Port of the cgminer API. Default: 4028.
-    #[serde(default = "miner_port")]
-    pub port: u16,
-    /// Make. Required.
-    pub make: Make,
-    /// Rack of the miner. Default: the host's.
-    #[serde(default)]
-    pub rack: Option<String>,
-}
-
-/// Makes of miners that can be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Make {
-    /// Canaan Avalon.
-    Avalon,
-}
-
-impl Make {
-    /// The name in the config and in front of a device id.
-    pub fn name(self) -> &'static str {
-        match self {
-            Make::Avalon => "avalon",
-        }
-    }
-}
-
-impl MinerConfig {
-    /// `address:port`, the miner's address everywhere else; an IPv6 address is put in brackets.
-    pub fn endpoint(&self) -> String {
-        match self.address.parse::<std::net::Ipv6Addr>() {
-            Ok(address) => format!("[{address}]:{}", self.port),
-            Err(_) => format!("{}:{}", self.address, self.port),
-        }
-    }
-}
-
 impl Config {
     /// Reads and checks a config file.
     ///
@@ -292,8 +245,9 @@ impl Config {
                 self.node
             ));
         }
-        if !self.nvml.enabled && self.miner.is_empty() {
-            return refuse("nothing to read: set nvml.enabled = true or add a [[miner]] table".to_owned());
+        if !self.nvml.enabled && !self.amd.enabled && !self.hwmon.enabled && self.miner.is_empty() {
+            let remedy = "set enabled = true in [nvml], [amd] or [hwmon], or add a [[miner]] table";
+            return refuse(format!("nothing to read: {remedy}"));
         }
         self.kafka.validate()?;
         self.frames.validate()?;
@@ -432,12 +386,6 @@ impl Default for KernelLogConfig {
     }
 }
 
-impl Default for MinersConfig {
-    fn default() -> MinersConfig {
-        MinersConfig { period: Duration::from_secs(30), timeout: Duration::from_secs(5), miners: Vec::new() }
-    }
-}
-
 /// The kernel's host name in lower case, up to 63 letters; empty where it cannot be read, which `validate` refuses.
 fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_ascii_lowercase()
@@ -453,8 +401,4 @@ fn topic_prefix() -> String {
 
 fn partitions() -> i32 {
     16
-}
-
-fn miner_port() -> u16 {
-    4028
 }

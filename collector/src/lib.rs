@@ -33,12 +33,15 @@ mod schedule;
 mod service;
 mod spool;
 mod state;
+mod sysfs;
 #[cfg(test)]
 mod testing;
 mod wait;
 
+pub mod amd;
 pub mod check;
 pub mod config;
+pub mod hwmon;
 pub mod kernel_log;
 pub mod miner;
 pub mod nvml;

@@ -56,7 +56,7 @@ pub(crate) struct Happenings {
 
 impl Happenings {
     /// Takes over what the GPUs' scenarios list; what is newly listed will happen once.
-    pub(crate) fn follow(&mut self, units: &[Unit], log: Option<PathBuf>, lines: &[KernelLine]) {
+    pub(crate) fn follow(&mut self, units: &[Unit], log: Option<PathBuf>, lines: &[KernelLine], now: f64) {
         self.log.open(log);
         let of_units = units.iter().enumerate().flat_map(|(i, unit)| listed_by(i, &unit.gpu));
         let listed: Vec<Listed> = of_units.chain(lines.iter().cloned().map(Listed::Line)).collect();
@@ -64,7 +64,7 @@ impl Happenings {
         for new in &listed {
             match old.iter().position(|seen| seen == new) {
                 Some(seen) => drop(old.swap_remove(seen)),
-                None => self.plan(new, units),
+                None => self.plan(new, units, now),
             }
         }
         self.seen = listed;
@@ -78,13 +78,13 @@ impl Happenings {
         self.lines.retain(|line| line.at >= now - MISSED);
     }
 
-    fn plan(&mut self, listed: &Listed, units: &[Unit]) {
+    fn plan(&mut self, listed: &Listed, units: &[Unit], now: f64) {
         match listed {
             Listed::Storm(unit, at) => self.tell(*unit, STORM, 0, *at, None),
-            Listed::RecoveryAction(unit, action) => self.tell(*unit, RECOVERY_ACTION, u64::from(*action), 0.0, None),
+            Listed::RecoveryAction(unit, action) => self.tell(*unit, RECOVERY_ACTION, u64::from(*action), now, None),
             Listed::Line(line) => self.lines.push_back(Line { at: line.at, text: line.text.clone() }),
             Listed::Xid(unit, xid) => {
-                let at = xid.at.unwrap_or(0.0);
+                let at = xid.at.unwrap_or(now);
                 self.tell(*unit, xid.event_type, xid.code, at, None);
                 if xid.event_type == XID && self.log.is_open() {
                     let burst =

@@ -42,7 +42,7 @@ pub(crate) trait Given: Sized {
 pub(crate) struct Place {
     /// Index of the GPU.
     pub(crate) unit: usize,
-    /// Number of the MIG instance in it, for the handle of one.
+    /// Number of the MIG instance in it (`Mig::number`), for the handle of one.
     pub(crate) mig: Option<usize>,
 }
 
@@ -301,7 +301,7 @@ impl State {
         }
         let unit = self.units.get(place.unit).ok_or(nvml::nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT)?;
         unit.refusal(call).map_or(Ok(()), Err)?;
-        let is_there = place.mig.is_none_or(|mig| mig < unit.gpu.mig.len());
+        let is_there = place.mig.is_none_or(|mig| unit.gpu.instance(mig).is_some());
         if is_there { Ok(()) } else { Err(nvml::nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT) }
     }
 }

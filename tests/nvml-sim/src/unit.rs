@@ -73,7 +73,7 @@ impl Unit {
 
     /// UUID of a MIG instance.
     pub(crate) fn mig_uuid(&self, number: usize) -> String {
-        let given = self.gpu.mig.get(number).and_then(|mig| mig.uuid.clone());
+        let given = self.gpu.instance(number).and_then(|mig| mig.uuid.clone());
         given.unwrap_or_else(|| {
             format!("MIG-{}", uuid_text(mix(self.seed ^ 4), mix(self.seed ^ 5 ^ ((number as u64) << 8))))
         })

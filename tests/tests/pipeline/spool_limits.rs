@@ -35,7 +35,7 @@ impl Collector {
         let text = format!(
             "site = \"test\"\nnode = \"node-1\"\nstate_dir = {state:?}\n[kafka]\nbootstrap_servers = {bootstrap:?}\n\
              topic_prefix = {prefix:?}\npartitions = {PARTITIONS}\n[http]\nlisten = {http:?}\n{LIMITS}\
-             [kernel_log]\nenabled = false\n[nvml]\nlibrary = {library:?}\nperiod = \"40ms\"\n",
+             [kernel_log]\nenabled = false\n[hwmon]\nenabled = false\n[amd]\nenabled = false\n[nvml]\nlibrary = {library:?}\nperiod = \"40ms\"\n",
             state = state.display().to_string(),
             bootstrap = site.broker.bootstrap(),
             prefix = site.prefix,

@@ -144,6 +144,13 @@ impl Default for Mig {
     }
 }
 
+impl Mig {
+    /// Tells it from the other instances of its GPU, whichever of them there are.
+    pub(crate) fn number(&self) -> usize {
+        (self.gpu_instance as usize) << 8 | self.compute_instance as usize
+    }
+}
+
 /// Where a GPU sits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

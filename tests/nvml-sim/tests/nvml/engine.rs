@@ -167,7 +167,7 @@ fn a_lower_limit_holds_power_and_time_back() {
 
 #[test]
 fn an_instance_of_mig_has_its_own_name_and_memory_and_no_power() {
-    let node = Node::new(
+    let mut node = Node::new(
         "[[gpu]]\n[[gpu.mig]]\ngpu_instance = 7\n[[gpu.mig]]\ngpu_instance = 9\nmemory_mb = 40192\nslices = 3\n[[gpu]]\n",
     );
     let raw = Raw::new(&node);
@@ -190,6 +190,15 @@ fn an_instance_of_mig_has_its_own_name_and_memory_and_no_power() {
         assert_eq!(raw.lib.nvmlDeviceGetUtilizationRates(gpu, &mut rates), 3, "a divided GPU has no utilization");
         assert_eq!((raw.power(mig).0, raw.power(gpu).0), (3, 0));
     }
+    // An instance that is gone leaves a handle of nothing; the other keeps its own.
+    let (mut first, mut second) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: both pointers are to handles.
+    unsafe {
+        assert_eq!(raw.lib.nvmlDeviceGetMigDeviceHandleByIndex(gpu, 0, &mut first), 0);
+        assert_eq!(raw.lib.nvmlDeviceGetMigDeviceHandleByIndex(gpu, 1, &mut second), 0);
+    }
+    node.change(|scenario| drop(scenario.gpu[0].mig.remove(0)));
+    assert_eq!((raw.number("GPU instance", first).0, raw.number("GPU instance", second)), (2, (0, 9)));
     let names: Vec<_> = node.account().into_iter().filter_map(|answer| answer.device).collect();
     assert!(names.iter().any(|name| name.starts_with("MIG-")), "{names:?}");
 }
