@@ -114,7 +114,7 @@ fn check(site: &Site, log: &Log, twins: usize, nvml_only: usize, kills: usize) -
 
 #[test]
 fn ten_thousand_lines_in_a_burst_with_twins_in_nvml_are_exactly_the_right_rows() {
-    const TWINS: usize = 4000;
+    const TWINS: usize = 3000;
     let _turn = turn();
     let site = Site::new("kernel_log_burst").unwrap();
     let ingest = site.start_ingest("ingest", "kernel-log-burst").unwrap();
