@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use racklake_collector::source::Source;
-use racklake_schemas::tables::GPU_SAMPLE;
+use racklake_schemas::tables::{GPU_HEALTH, GPU_SAMPLE};
 use racklake_schemas::{fail_code, row_status};
 
 use crate::support::{Node, PATIENCE, device_id, discovered, marked, row, value};
@@ -60,6 +60,25 @@ async fn rubbish_is_a_failed_read_and_never_a_value() {
     assert!(value(&row, "gpu_temp_celsius").unwrap() < 0, "degrees below zero are degrees");
     assert!(value(&row, "memory_temp_celsius").unwrap() < 0, "a field may be signed");
     assert_eq!(value(&row, "throttle_sync_boost_nanoseconds"), Some(0), "bytes beside the value are not looked at");
+}
+
+#[tokio::test]
+async fn a_value_that_cannot_be_is_told_once_with_what_was_read() {
+    let node = Node::new("[[gpu]]\ngarbage = [\"nvmlDeviceGetPowerUsage\", \"field:94\"]\n");
+    let (source, _events, found) = discovered(&node).await;
+    let mut told = Vec::new();
+    for table in [&GPU_SAMPLE, &GPU_HEALTH, &GPU_SAMPLE, &GPU_HEALTH] {
+        let reading = source.read(&found[0].address, table).await;
+        let details = reading.events.into_iter().map(|event| (event.event, event.details_json.unwrap()));
+        told.extend(details.map(|(event, json)| (event, serde_json::from_str::<serde_json::Value>(&json).unwrap())));
+    }
+    let told: Vec<_> =
+        told.iter().map(|(event, json)| (*event, json["column"].as_str(), json["raw"].as_str())).collect();
+    let expected = [
+        ("value_implausible", Some("power_milliwatts"), Some("4294967295")),
+        ("value_implausible", Some("pcie_replays"), Some("18446744073709551615")),
+    ];
+    assert_eq!(told, expected);
 }
 
 #[tokio::test]
