@@ -5,6 +5,7 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
 
+use racklake_schemas::CATALOG_VERSION;
 use racklake_schemas::clock::{Clock, DAY};
 use racklake_tests::sender::{ROWS, Sender};
 use racklake_tests::site::{Ingest, PARTITIONS, Site};
@@ -74,7 +75,8 @@ fn what_ingest_tells_itself_is_in_the_lake_in_streams_without_a_hole() {
     send_with_a_newer_column(&mut newer, 3);
 
     let told = wait_for_events(&site, &ingest, "columns_unknown", 1);
-    let wanted = json!({"table": "gpu_sample", "node": "node-newer", "ids": [900], "columns": 1, "catalog_version": 1});
+    let wanted = json!({"table": "gpu_sample", "node": "node-newer", "ids": [900], "columns": 1,
+        "catalog_version": CATALOG_VERSION});
     assert_eq!((told.len(), &told[0]["details"]), (1, &wanted), "once for the set of columns");
     assert_eq!((&told[0]["site"], &told[0]["node"]), (&json!("hall-9"), &json!("ingest-9")));
     let told = wait_for_events(&site, &ingest, "clock_suspect", 1);
