@@ -97,7 +97,8 @@ pub(super) fn read<'a>(calls: &Calls<'a>, memory: &mut Memory<'a>) -> Reading {
     gpm(&mut filler, calls);
     let (row, events) = filler.finish(c::FIELDS_LATENCY_US, c::FIELDS_READ_AT);
     let counters = [c::ENERGY_MILLIJOULES, c::THROTTLE_POWER_NANOSECONDS, c::THROTTLE_THERMAL_NANOSECONDS];
-    // The last one is that of the slow tier; places in the list are shared.
+    // These begin anew with the driver alone; counts of ECC and NVLink errors can be cleared by an operator, and begin no
+    // session. The last place in the list is that of the slow tier.
     let lifetime = counters.map(|column| integer(&row, column)).into_iter().chain([None]).collect();
     Reading { rows: vec![row], lifetime, events, ..Reading::default() }
 }

@@ -112,10 +112,8 @@ async fn a_lost_gpu_is_told_as_lost_and_comes_back() {
     let stays = found.iter().find(|found| found.address == "0000:1b:00.0").unwrap();
     node.change(|scenario| scenario.gpu[1].lost = true);
     let lost = row(&source, gone).await;
-    assert_eq!(
-        (lost.status(), lost.fail_code(), marked(lost.unsupported_mask())),
-        (row_status::LOST, Some(15), vec![])
-    );
+    assert_eq!((lost.status(), lost.fail_code()), (row_status::LOST, Some(15)));
+    assert_eq!(marked(lost.unsupported_mask()), [""; 0]);
     assert_eq!(marked(lost.failed_mask()), marked(i64::MAX), "nothing of it was read");
     assert_eq!(row(&source, stays).await.status(), row_status::OK);
     // It is lost, not forgotten: its rows go on saying so.
