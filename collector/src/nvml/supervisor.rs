@@ -33,6 +33,8 @@ const RETIRING_MAX: Duration = Duration::from_secs(12);
 const WRITE_MAX: Duration = Duration::from_secs(2);
 /// What notes of GPUs begin with that have not told their address; their index follows.
 pub(super) const NAMELESS: &str = "number ";
+/// What `/healthz` calls the worker.
+const PART: &str = "nvml worker";
 /// Reads that are named when a worker ends.
 const READS_NAMED_MAX: usize = 256;
 
@@ -75,6 +77,8 @@ struct Worker {
     /// Calls that have taken long, by what they are about.
     calls: BTreeMap<String, Call>,
     known: BTreeSet<String>,
+    /// Those that have told who they are.
+    identified: BTreeSet<String>,
 }
 
 struct Read {
@@ -243,6 +247,7 @@ impl Supervisor {
             discoveries: HashMap::new(),
             calls: BTreeMap::new(),
             known: BTreeSet::new(),
+            identified: BTreeSet::new(),
         };
         let (supervisor, stream) = (Arc::clone(self), Arc::clone(&worker.stream));
         let keeper = std::thread::Builder::new().name("nvml worker".to_owned());
@@ -264,6 +269,9 @@ impl Supervisor {
         }
         if end == End::Failed && !inner.ended {
             self.tell_end(&worker, why);
+            if let Some(health) = self.health.get() {
+                health.fails(PART, &format!("it has ended ({why}); another one is started"));
+            }
             self.relisted.notify_one();
         }
         // It is closed for both: the worker ends when it reads the end of its orders.
@@ -307,7 +315,12 @@ impl Supervisor {
             _ if !worker.is_ready => return Err("it does not say hello".to_owned()),
             Report::Found { id, result } => {
                 if let Ok(found) = &result {
+                    if let Some(health) = self.health.get() {
+                        health.works(PART);
+                    }
                     worker.known.extend(found.iter().map(|found| found.address.clone()));
+                    let identified = found.iter().filter(|found| found.identity.is_some());
+                    worker.identified.extend(identified.map(|found| found.address.clone()));
                 }
                 if let Some((_, reply)) = worker.discoveries.remove(&id) {
                     // Whoever asked may have given up.
@@ -323,8 +336,9 @@ impl Supervisor {
                 Some(call) => drop(worker.calls.insert(subject, call)),
                 None => {
                     worker.calls.remove(&subject);
-                    // A GPU that has told its address at last.
-                    if subject.starts_with(NAMELESS) {
+                    // A GPU that can tell its address or its name at last.
+                    let is_known = worker.known.contains(&subject) && !worker.identified.contains(&subject);
+                    if subject.starts_with(NAMELESS) || is_known {
                         self.relisted.notify_one();
                     }
                 }

@@ -84,17 +84,11 @@ impl Node {
 
     /// The process that calls NVML.
     fn worker(&self) -> Option<u32> {
-        let parent = format!("PPid:\t{}", self.collector.pid());
-        let pids = std::fs::read_dir("/proc").unwrap().flatten();
-        pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).find(|pid| {
-            let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            read("status").lines().any(|line| line == parent) && read("cmdline").contains("nvml-worker")
-        })
+        self.collector.child("nvml-worker")
     }
 
     fn kill_worker(&self) {
-        let pid = self.wait("a worker", 30, || self.worker()).to_string();
-        assert!(std::process::Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+        self.wait("a worker", 30, || self.collector.kill_child("nvml-worker").unwrap().then_some(()));
     }
 
     fn stop(&mut self) {
@@ -178,7 +172,8 @@ fn a_worker_that_is_killed_costs_rows_that_say_so_and_no_tick() {
     const KILLS: usize = 4;
     let _turn = turn();
     let (site, ingest) = site("killed_worker");
-    let mut node = Node::start(&site, "node-1", |_| {});
+    // A GPU that takes its time, so that kills meet it while it is read.
+    let mut node = Node::start(&site, "node-1", |scenario| scenario.gpu[3].latency_ms = 5);
     for _ in 0..KILLS {
         node.wait_for_reads(24);
         let from = node.collector.line_count();
