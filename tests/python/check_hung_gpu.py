@@ -104,6 +104,8 @@ def main(lake, told_file):
         unsaid = [difference for difference in differences if difference.endswith("served, not in the lake")]
         print(f"{told['node']}: {served} reads served, {len(unsaid)} cut off, {cut_off} of which events tell")
         found += [difference for difference in differences if difference not in unsaid][:10]
+        if cut_off < told.get("cut_off", 0):
+            found.append("no kill met a read")
         # A release cuts off reads that it does not name: an operator asked for it.
         if len(unsaid) > cut_off + (8 if told.get("released") else 0):
             found += unsaid[:10]
