@@ -4,6 +4,8 @@
 //! Kafka client is made and are never printed.
 
 mod changes;
+mod host;
+mod miners;
 #[cfg(test)]
 mod tests;
 
@@ -14,9 +16,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use racklake_schemas::identity::is_label;
-use racklake_schemas::settings::{self, SettingsError, duration, label};
+use racklake_schemas::settings::{self, SettingsError, duration, duration_or_zero, label};
 use racklake_schemas::wire;
 use serde::Deserialize;
+
+pub use host::{AmdConfig, HwmonConfig};
+pub use miners::{Make, MinerConfig, MinersConfig};
 
 /// Largest Kafka message; topics are made with the same limit.
 pub const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -66,6 +71,12 @@ pub struct Config {
     /// What NVIDIA's driver says in the kernel log.
     #[serde(default)]
     pub kernel_log: KernelLogConfig,
+    /// AMD GPUs of this host.
+    #[serde(default)]
+    pub amd: AmdConfig,
+    /// Sensors of this host.
+    #[serde(default)]
+    pub hwmon: HwmonConfig,
     /// What all miners have in common.
     #[serde(default)]
     miners: MinersConfig,
@@ -177,6 +188,13 @@ pub struct NvmlConfig {
     /// A GPU whose read has not come back so long after it was due is called stalled. Default: 10 s.
     #[serde(deserialize_with = "duration")]
     pub hard_deadline: Duration,
+    /// How often a GPU is read after an event. Default: 100 ms.
+    #[serde(deserialize_with = "duration")]
+    pub burst_period: Duration,
+    /// For how long it is read so after the last event, five times as long at most; then it has a rest that is as long. 0 is
+    /// not at all. Default: 60 s.
+    #[serde(deserialize_with = "duration_or_zero")]
+    pub burst_for: Duration,
     /// Rack of the GPUs, where it differs from the host's.
     pub rack: Option<String>,
     /// The program whose subcommand `nvml-worker` loads NVML; no key. `None`: NVML is loaded into this process.
@@ -192,64 +210,6 @@ pub struct KernelLogConfig {
     pub enabled: Option<bool>,
     /// The log, in the format of the kernel's device. Default: `/dev/kmsg`.
     pub path: PathBuf,
-}
-
-/// `[miners]` and all `[[miner]]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct MinersConfig {
-    /// How often each miner is read. Default: 30 s.
-    #[serde(deserialize_with = "duration")]
-    pub period: Duration,
-    /// How long one command may take. Default: 5 s.
-    #[serde(deserialize_with = "duration")]
-    pub timeout: Duration,
-    /// The miners; filled in by [`Config::miners`].
-    #[serde(skip)]
-    pub miners: Vec<MinerConfig>,
-}
-
-/// `[[miner]]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MinerConfig {
-    /// IP address or name. Required.
-    pub address: String,
-    /// Port of the cgminer API. Default: 4028.
-    #[serde(default = "miner_port")]
-    pub port: u16,
-    /// Make. Required.
-    pub make: Make,
-    /// Rack of the miner. Default: the host's.
-    #[serde(default)]
-    pub rack: Option<String>,
-}
-
-/// Makes of miners that can be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Make {
-    /// Canaan Avalon.
-    Avalon,
-}
-
-impl Make {
-    /// The name in the config and in front of a device id.
-    pub fn name(self) -> &'static str {
-        match self {
-            Make::Avalon => "avalon",
-        }
-    }
-}
-
-impl MinerConfig {
-    /// `address:port`, the miner's address everywhere else; an IPv6 address is put in brackets.
-    pub fn endpoint(&self) -> String {
-        match self.address.parse::<std::net::Ipv6Addr>() {
-            Ok(address) => format!("[{address}]:{}", self.port),
-            Err(_) => format!("{}:{}", self.address, self.port),
-        }
-    }
 }
 
 impl Config {
@@ -285,8 +245,9 @@ impl Config {
                 self.node
             ));
         }
-        if !self.nvml.enabled && self.miner.is_empty() {
-            return refuse("nothing to read: set nvml.enabled = true or add a [[miner]] table".to_owned());
+        if !self.nvml.enabled && !self.amd.enabled && !self.hwmon.enabled && self.miner.is_empty() {
+            let remedy = "set enabled = true in [nvml], [amd] or [hwmon], or add a [[miner]] table";
+            return refuse(format!("nothing to read: {remedy}"));
         }
         self.kafka.validate()?;
         self.frames.validate()?;
@@ -411,6 +372,8 @@ impl Default for NvmlConfig {
             deadline: Duration::from_secs(1),
             health_period: Duration::from_secs(60),
             hard_deadline: Duration::from_secs(10),
+            burst_period: Duration::from_millis(100),
+            burst_for: Duration::from_secs(60),
             rack: None,
             worker: None,
         }
@@ -420,12 +383,6 @@ impl Default for NvmlConfig {
 impl Default for KernelLogConfig {
     fn default() -> KernelLogConfig {
         KernelLogConfig { enabled: None, path: PathBuf::from("/dev/kmsg") }
-    }
-}
-
-impl Default for MinersConfig {
-    fn default() -> MinersConfig {
-        MinersConfig { period: Duration::from_secs(30), timeout: Duration::from_secs(5), miners: Vec::new() }
     }
 }
 
@@ -444,8 +401,4 @@ fn topic_prefix() -> String {
 
 fn partitions() -> i32 {
     16
-}
-
-fn miner_port() -> u16 {
-    4028
 }

@@ -155,11 +155,11 @@ impl Coverage {
         *counts.drop_reasons.entry(reason.into()).or_default() += rows;
     }
 
-    /// A tick that a killed collector had begun has no row.
-    pub(crate) fn lost_in_flight(&mut self, table: &'static Table, minute: i64) {
+    /// Ticks that a killed collector had begun, or a host without power may have, have no row.
+    pub(crate) fn lost_in_flight(&mut self, table: &'static Table, minute: i64, rows: i64) {
         let Some(counts) = self.of(table, minute) else { return };
-        counts.expected += 1;
-        counts.lost_in_flight += 1;
+        counts.expected += rows;
+        counts.lost_in_flight += rows;
     }
 
     /// Rows that were made have been dropped. A late one was never expected, so it only leaves `late`.

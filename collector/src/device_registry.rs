@@ -21,6 +21,10 @@ type Key = (String, String);
 
 /// The source whose devices are NVIDIA GPUs.
 const GPUS: &str = "nvml";
+/// The source whose devices are AMD GPUs.
+const AMD_GPUS: &str = "amd";
+/// The source whose one device is this host.
+const HOST: &str = "hwmon";
 
 /// All devices, by source and address.
 #[derive(Debug)]
@@ -169,7 +173,8 @@ impl Devices {
 
     fn id_of_address(&self, source: &str, address: &str) -> String {
         match source {
-            GPUS => format!("pci:{}:{address}", self.node),
+            GPUS | AMD_GPUS => format!("pci:{}:{address}", self.node),
+            HOST => format!("host:{}", self.node),
             _ => format!("addr:{address}"),
         }
     }

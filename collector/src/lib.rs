@@ -7,11 +7,13 @@
 //!
 //! This crate knows no Parquet and no object store, and keeps nothing global: two collectors in one process do not meet.
 
+mod burst;
 mod clock_state;
 mod coverage;
 mod device_registry;
 mod discovery;
 mod drops;
+mod edges;
 mod episodes;
 mod event;
 mod frames;
@@ -27,15 +29,19 @@ mod queue;
 mod reload;
 mod route;
 mod sampler;
+mod schedule;
 mod service;
 mod spool;
 mod state;
+mod sysfs;
 #[cfg(test)]
 mod testing;
 mod wait;
 
+pub mod amd;
 pub mod check;
 pub mod config;
+pub mod hwmon;
 pub mod kernel_log;
 pub mod miner;
 pub mod nvml;

@@ -4,6 +4,7 @@
 //! disagree. It waits for no disk: the journal is written, not synced, and the spool's thread does the rest. What does
 //! not fit is dropped, counted and named.
 
+mod recovery;
 mod spooling;
 
 use std::collections::BTreeMap;
@@ -17,10 +18,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::burst::{Bells, calls_for_a_burst};
 use crate::clock_state;
 use crate::config::FramesConfig;
 use crate::coverage::{Counts, Coverage, Outcome, Tally, minute_of};
 use crate::drops::Drops;
+use crate::edges::Baselines;
 use crate::episodes::Episodes;
 use crate::event::{EventNumbers, detailed};
 use crate::frames::{Closed, Frame, Frames};
@@ -30,8 +33,9 @@ use crate::metrics::{Metrics, one, two};
 use crate::place::{DeviceLabels, Place, locked};
 use crate::queue::{Limits, Queue, Queued, drop_reason};
 use crate::route::Route;
+use crate::schedule::Schedule;
 use crate::source::EventDraft;
-use crate::spool::{Account, Counted, Journal, Record};
+use crate::spool::{Account, Counted, Journal, Record, Unwritten};
 use crate::wait::until;
 use spooling::Spooling;
 
@@ -39,6 +43,8 @@ use spooling::Spooling;
 #[derive(Debug)]
 pub(crate) struct Outlet {
     pub(crate) place: Place,
+    /// Tell samplers that something has happened to their device.
+    pub(crate) bells: Bells,
     inner: Mutex<Inner>,
     /// Something new has a due time.
     timers: Notify,
@@ -61,12 +67,23 @@ struct Inner {
     episodes: Episodes,
     /// How far the kernel log has been read.
     kernel_log: Option<Position>,
-    /// Reads that have begun and have no row: due time, address and name of the table.
-    begun: BTreeMap<(i64, String, &'static str), &'static Table>,
+    baselines: Baselines,
+    /// Reads that have begun and have no row: due time, address, table.
+    begun: BTreeMap<(i64, String, &'static str), Begun>,
+    schedule: Schedule,
     journal: Option<Journal>,
     journal_failed: bool,
+    unwritten: Option<Unwritten>,
     /// As of the last transaction.
     account: Account,
+}
+
+/// A read in flight.
+#[derive(Debug)]
+struct Begun {
+    table: &'static Table,
+    /// The journal that did not take it, and in whose stead it was counted as unwritten.
+    unwritten: Option<u64>,
 }
 
 impl Outlet {
@@ -95,32 +112,57 @@ impl Outlet {
             numbers: EventNumbers::default(),
             episodes: Episodes::default(),
             kernel_log: None,
+            baselines: Baselines::default(),
             begun: BTreeMap::new(),
+            schedule: Schedule::default(),
             journal: None,
             journal_failed: false,
+            unwritten: None,
             account: Account::default(),
         };
         let (timers, ready) = (Notify::new(), Notify::new());
-        Outlet { place, inner: Mutex::new(inner), timers, ready, metrics, health, spooling: None }
+        let bells = Bells::default();
+        Outlet { place, bells, inner: Mutex::new(inner), timers, ready, metrics, health, spooling: None }
     }
 
     /// A read has begun that is due at `due` (µs UTC) at an address; its rows follow.
     pub(crate) fn begun(&self, table: &'static Table, due: i64, address: &str) {
         tracing::debug!(table = table.name, address, "sampling");
         let mut inner = locked(&self.inner);
-        inner.begun.insert((due, address.to_owned(), table.name), table);
-        self.journal(&mut inner, Record::Begun { table, due, address: address.to_owned() });
+        let inner = &mut *inner;
+        let on_disk = self.journal(inner, Record::Begun { table, due, address: address.to_owned() });
+        let unwritten = inner.journal.as_ref().map(Journal::number).filter(|_| !on_disk);
+        if let Some(number) = unwritten {
+            self.count_unwritten(inner, number, table, minute_of(due), 1);
+        }
+        inner.begun.insert((due, address.to_owned(), table.name), Begun { table, unwritten });
     }
 
     /// Takes the rows of the tick that was due at `due` (µs UTC) at an address. `late` ones came after a stale row, which
     /// was the outcome of their tick, and are not part of the balance.
+    #[cfg(test)]
     pub(crate) fn rows(&self, rows: Vec<Row>, due: i64, address: &str, late: bool) {
+        self.rows_and_events(rows, (Vec::new(), None), due, address, late);
+    }
+
+    /// The same with what these rows tell about their device. Rows and events are journalled as one.
+    pub(crate) fn rows_and_events(
+        &self,
+        rows: Vec<Row>,
+        (told, device): (Vec<EventDraft>, Option<&DeviceLabels>),
+        due: i64,
+        address: &str,
+        late: bool,
+    ) {
+        let mut inner = locked(&self.inner);
         let counted = |row: Row| {
             let outcome = if late { Outcome::Late } else { Outcome::of(&row) };
             Counted { row, minute: minute_of(due), outcome }
         };
         let tick = (!late).then(|| (due, address.to_owned()));
-        self.add(&mut locked(&self.inner), rows.into_iter().map(counted).collect(), tick, None);
+        let mut all: Vec<Counted> = rows.into_iter().map(counted).collect();
+        all.extend(told.into_iter().map(|draft| self.event_row(&mut inner, draft, device)));
+        self.add(&mut inner, all, tick, None);
         self.timers.notify_one();
     }
 
@@ -128,7 +170,7 @@ impl Outlet {
     pub(crate) fn skipped(&self, table: &'static Table, due: i64, rows: i64, reason: &'static str) {
         let mut inner = locked(&self.inner);
         let minute = minute_of(due);
-        self.journal(&mut inner, Record::Skipped { table, minute, rows, reason: reason.to_owned() });
+        self.journal_skipped(&mut inner, table, minute, rows, reason);
         inner.coverage.skipped(table, minute, rows, reason);
         self.metrics.ticks_skipped.get_or_create(&one("table", table.name)).inc_by(rows as u64);
     }
@@ -295,11 +337,10 @@ impl Outlet {
 
     /// Journals rows and counts them. They are the outcome of `tick`, or tell the coverage before a minute.
     fn add(&self, inner: &mut Inner, rows: Vec<Counted>, tick: Option<(i64, String)>, told_before: Option<i64>) {
-        if let (Some((due, address)), Some(first)) = (&tick, rows.first()) {
-            inner.begun.remove(&(*due, address.clone(), first.row.table().name));
-        }
-        if inner.journal.is_some() {
-            self.journal(inner, Record::Rows { rows: rows.clone(), tick, told_before });
+        let tick_of = |(due, address): &(i64, String)| Some((*due, address.clone(), rows.first()?.row.table().name));
+        let begun = tick.as_ref().and_then(tick_of).and_then(|tick| inner.begun.remove(&tick));
+        if inner.journal.is_some() && !self.journal(inner, Record::Rows { rows: rows.clone(), tick, told_before }) {
+            self.count_rows_unwritten(inner, &rows, begun.is_some());
         }
         rows.into_iter().for_each(|counted| self.count(inner, counted));
     }
@@ -309,6 +350,7 @@ impl Outlet {
         let table = row.table();
         inner.coverage.made(table, minute, outcome);
         inner.episodes.follow(&row);
+        inner.baselines.follow(&row);
         if let Some(position) = Position::of(&row) {
             Position::advance(&mut inner.kernel_log, position);
         }
@@ -318,6 +360,12 @@ impl Outlet {
     }
 
     fn add_event(&self, inner: &mut Inner, draft: EventDraft, device: Option<&DeviceLabels>) {
+        let counted = self.event_row(inner, draft, device);
+        self.add(inner, vec![counted], None, None);
+    }
+
+    /// Makes the row of an event and tells whom it concerns.
+    fn event_row(&self, inner: &mut Inner, draft: EventDraft, device: Option<&DeviceLabels>) -> Counted {
         let now = Clock::now_us();
         let (event, message) = (draft.event, draft.message.as_str());
         let device_id = device.map(|device| device.device_id.as_str());
@@ -327,9 +375,11 @@ impl Outlet {
             _ => tracing::info!(event, device_id, "{message}"),
         }
         self.metrics.events.get_or_create(&one("event", event)).inc();
+        if let Some(device_id) = device_id.filter(|_| calls_for_a_burst(&draft)) {
+            self.bells.ring(device_id);
+        }
         let row = inner.numbers.row(&self.place, draft, device, now);
-        let counted = Counted { row, minute: minute_of(now), outcome: Outcome::Collected };
-        self.add(inner, vec![counted], None, None);
+        Counted { row, minute: minute_of(now), outcome: Outcome::Collected }
     }
 
     /// Puts closed frames in line and counts what had to go.
@@ -396,68 +446,4 @@ impl Outlet {
 }
 
 #[cfg(test)]
-mod tests {
-    use racklake_schemas::tables::{event, gpu_sample};
-
-    use super::*;
-    use crate::testing::{Account, gpu_row, outlet};
-
-    fn full_queue() -> Arc<Outlet> {
-        let limits = FramesConfig { rows_max: 20, queue_bytes_max: 40_000, ..FramesConfig::default() };
-        let outlet = outlet(limits);
-        for ts in 1..=1000 {
-            outlet.rows(vec![gpu_row(&format!("{ts:0>100}"), ts)], 0, "a", false);
-        }
-        outlet
-    }
-
-    #[test]
-    fn what_a_full_queue_drops_is_counted_and_named() {
-        let outlet = full_queue();
-        outlet.tell_everything();
-        let account = Account::of(&outlet);
-        let kept = account.rows("gpu_sample") as i64;
-        assert!(kept > 0 && kept < 1000, "{kept}");
-        let sum = account.coverage("gpu_sample");
-        assert_eq!((sum.expected, sum.collected, sum.failed, sum.dropped), (1000, kept, 0, 1000 - kept));
-        let named = account.texts("event", event::DETAILS_JSON).into_iter().map(|details| {
-            let details: serde_json::Value = serde_json::from_str(&details).unwrap();
-            assert_eq!((&details["table"], &details["reason"]), (&json!("gpu_sample"), &json!("spool_full")));
-            (details["seq_first"].as_i64().unwrap(), details["seq_last"].as_i64().unwrap())
-        });
-        let named: Vec<i64> = named.flat_map(|(first, last)| first..=last).collect();
-        let missing: Vec<i64> = (1..=50).filter(|seq| !account.seqs("gpu_sample").contains(seq)).collect();
-        assert_eq!(named, missing);
-    }
-
-    #[test]
-    fn a_refused_frame_is_counted_and_named() {
-        let outlet = outlet(FramesConfig { rows_max: 2, ..FramesConfig::default() });
-        outlet.rows(vec![gpu_row("a", 1), gpu_row("a", 2)], 0, "a", false);
-        let queued = outlet.take(|_| true, usize::MAX).unwrap();
-        outlet.refused(&queued, "MSG_SIZE_TOO_LARGE");
-        outlet.tell_everything();
-        let account = Account::of(&outlet);
-        let sum = account.coverage("gpu_sample");
-        assert_eq!((sum.expected, sum.collected, sum.dropped), (2, 0, 2));
-        assert_eq!(account.texts("event", event::EVENT), ["frame_refused"]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn old_frames_are_closed_by_the_timer() {
-        let outlet = outlet(FramesConfig::default());
-        let stop = CancellationToken::new();
-        let timers = tokio::spawn({
-            let (outlet, stop) = (Arc::clone(&outlet), stop.clone());
-            async move { outlet.run_timers(stop).await }
-        });
-        outlet.rows(vec![gpu_row("a", 1)], 0, "a", false);
-        tokio::time::sleep(std::time::Duration::from_millis(9_900)).await;
-        assert_eq!(outlet.waiting(), 0);
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        assert_eq!(outlet.waiting(), 1);
-        stop.cancel();
-        timers.await.unwrap();
-        assert_eq!(Account::of(&outlet).texts("gpu_sample", gpu_sample::DEVICE_ID), ["a"]);
-    }
-}
+mod tests;

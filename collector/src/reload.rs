@@ -11,9 +11,11 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::amd::AmdSource;
 use crate::config::Config;
 use crate::event::{detailed, own};
 use crate::health::Health;
+use crate::hwmon::HwmonSource;
 use crate::metrics::{Metrics, one};
 use crate::miner::MinerSource;
 use crate::nvml::NvmlSource;
@@ -30,6 +32,8 @@ pub(crate) struct Reloading {
     pub(crate) config: Config,
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) nvml: Option<Arc<NvmlSource>>,
+    pub(crate) amd: Option<Arc<AmdSource>>,
+    pub(crate) hwmon: Option<Arc<HwmonSource>>,
     pub(crate) miners: Arc<MinerSource>,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
@@ -58,6 +62,12 @@ impl Reloading {
         self.outlet.limit(&config.frames, &config.spool);
         if let Some(nvml) = &self.nvml {
             nvml.change(&config.nvml);
+        }
+        if let Some(amd) = &self.amd {
+            amd.change(&config.amd);
+        }
+        if let Some(hwmon) = &self.hwmon {
+            hwmon.change(&config.hwmon);
         }
         self.miners.change(&config.miners());
         self.config = config;

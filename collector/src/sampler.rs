@@ -15,11 +15,13 @@ use racklake_schemas::clock::Clock;
 use racklake_schemas::tables::gpu_sample as common;
 use racklake_schemas::{Row, fail_code, row_status};
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::burst::Burst;
 use crate::device_registry::{Devices, Seen};
+use crate::edges::Edges;
 use crate::event::own;
 use crate::health::Health;
 use crate::metrics::{Metrics, one};
@@ -31,6 +33,8 @@ use lane::{Finished, Lane, finish, has_values, microseconds};
 
 /// How often an identity is told again.
 const DEVICE_ROW_PERIOD: Duration = Duration::from_secs(3600);
+/// What is read seldom is read at once after an event, but no more often than this.
+const SELDOM_APART: Duration = Duration::from_secs(10);
 
 /// What all samplers of a collector share.
 #[derive(Clone)]
@@ -73,6 +77,10 @@ pub(crate) struct Sampler {
     stall: Option<String>,
     /// One for each tier.
     lanes: Vec<Lane>,
+    edges: Edges,
+    burst: Burst,
+    /// Rings when something has happened to the device.
+    bell: Arc<Notify>,
 }
 
 /// An episode in which the device is not there.
@@ -98,6 +106,9 @@ impl Sampler {
             absence: None,
             stall: None,
             lanes,
+            edges: Edges::default(),
+            burst: Burst::default(),
+            bell: Arc::default(),
         };
         // Without an identity the first read may bring one; until then there is nothing to label.
         if found.identity.is_some() {
@@ -111,6 +122,7 @@ impl Sampler {
         while !(stop.is_cancelled() && self.lanes.iter().all(Lane::is_over)) {
             let deadline = self.lanes.iter().filter_map(Lane::next_deadline).min();
             let due = self.lanes.iter().map(|lane| lane.next_due).min();
+            let bell = Arc::clone(&self.bell);
             tokio::select! {
                 biased;
                 (lane, finished) = finish(&mut self.lanes) => self.finished(lane, finished),
@@ -123,6 +135,7 @@ impl Sampler {
                     }
                     Err(_) => stop.cancelled().await,
                 },
+                () = bell.notified() => self.look_closer(),
                 () = until(due), if !stop.is_cancelled() => self.look_at_ticks(),
             }
         }
@@ -142,9 +155,11 @@ impl Sampler {
     /// One due time of a lane has come.
     fn tick(&mut self, lane: usize) {
         let number = lane;
+        let next = self.period(number);
         let lane = &mut self.lanes[number];
         let (outlet, table) = (&self.sampling.outlet, lane.table);
-        let tick = lane.take_tick(self.source.as_ref(), &self.address);
+        let tick = lane.take_tick(next, &self.address);
+        outlet.scheduled(table, &self.address, tick.next, tick.period);
         if tick.missed > 0 {
             outlet.skipped(table, tick.due, tick.missed, "tick_skipped");
         }
@@ -162,6 +177,34 @@ impl Sampler {
                 self.send_stale(number, tick.due, waited);
             }
             Some(_) => outlet.skipped(table, tick.due, 1, "tick_skipped"),
+        }
+    }
+
+    /// The period of a lane from now on. In a burst the first is shorter, unless the device does not answer.
+    fn period(&self, lane: usize) -> Duration {
+        let Lane { table, in_flight, .. } = &self.lanes[lane];
+        let period = self.source.period(table);
+        let answers = in_flight.as_ref().is_none_or(|read| !read.given_up) && self.absence.is_none();
+        match self.source.burst() {
+            Some(settings) if lane == 0 && answers && self.burst.is_on(Instant::now()) => period.min(settings.period),
+            _ => period,
+        }
+    }
+
+    /// Something has happened to the device: it is read more often for a while, and what is read seldom is read now.
+    fn look_closer(&mut self) {
+        let Some(settings) = self.source.burst() else { return };
+        let now = Instant::now();
+        let begins = self.burst.rung(settings, now);
+        if !self.burst.is_on(now) {
+            return;
+        }
+        for (number, lane) in self.lanes.iter_mut().enumerate() {
+            match number {
+                0 if begins => lane.hurry(now + settings.period),
+                0 => {}
+                _ => lane.put_between(now, SELDOM_APART),
+            }
         }
     }
 
@@ -322,6 +365,9 @@ impl Sampler {
         let observed = self.sampling.devices.observe(Seen { source, address, rack, identity, lifetime, returned, ts });
         let renamed = observed.labels.device_id != self.labels.device_id;
         self.labels = observed.labels;
+        if renamed {
+            self.bell = self.sampling.outlet.bells.of(&self.labels.device_id);
+        }
         for event in observed.events {
             self.event(event);
         }
@@ -332,6 +378,7 @@ impl Sampler {
             _ => return,
         };
         if let Some(identity) = identity {
+            self.edges.identified(&identity.row);
             self.sampling.outlet.device(&identity.row, &self.labels, because);
             self.identity = Some((identity.clone(), Instant::now()));
         }
@@ -382,7 +429,9 @@ impl Sampler {
                 row.set_status(row_status::LATE);
             }
         }
-        self.sampling.outlet.rows(rows, due, &self.address, late);
+        let mut told: Vec<_> = rows.iter().flat_map(|row| self.edges.observe(row, &self.sampling.outlet)).collect();
+        told.iter_mut().for_each(|draft| draft.address = Some(self.address.clone()));
+        self.sampling.outlet.rows_and_events(rows, (told, Some(&self.labels)), due, &self.address, late);
     }
 
     fn event(&self, mut draft: EventDraft) {

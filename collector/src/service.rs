@@ -12,11 +12,13 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::amd::AmdSource;
 use crate::config::Config;
 use crate::device_registry::Devices;
 use crate::event::{detailed, own};
 use crate::health::Health;
 use crate::housekeeping::Housekeeping;
+use crate::hwmon::HwmonSource;
 use crate::kernel_log::{KernelLog, Shared};
 use crate::metrics::Metrics;
 use crate::miner::MinerSource;
@@ -61,11 +63,11 @@ pub async fn run_with_reloads(
     let (folder, loaded) = StateFolder::open(&config.state_dir)?;
     let listener = http::bind(config.http.listen).await?;
     let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
-    let (outlet, spool) = open_spool(&config, &metrics, &health)?;
+    let boot_id = boot_id()?;
+    let (outlet, spool) = open_spool(&config, &boot_id, &metrics, &health)?;
     let queue_bytes_max = config.frames.queue_bytes_max;
     let publisher = (Arc::clone(&outlet), Arc::clone(&health), Arc::clone(&metrics));
     let publisher = Publisher::new(&config.kafka, publisher.0, publisher.1, publisher.2, queue_bytes_max)?;
-    let boot_id = boot_id()?;
     tell_start(&outlet, &config, &boot_id);
     if let Some(damage) = loaded.damage {
         outlet.event(own("state_damaged", "warning", damage), None);
@@ -98,8 +100,10 @@ pub async fn run_with_reloads(
         origin: Instant::now(),
         relisted: listening,
     };
-    let (mut sampled, nvml, miners) = start_sources(&config, sink, &sampling, (&mut beside, &stop), &shutdown);
-    let reloading = Reloading { config, outlet: Arc::clone(&outlet), nvml, miners, health, metrics, relisted };
+    let Started { mut sampled, nvml, amd, hwmon, miners } =
+        start_sources(&config, sink, &sampling, (&mut beside, &stop), &shutdown);
+    let reloading =
+        Reloading { config, outlet: Arc::clone(&outlet), nvml, amd, hwmon, miners, health, metrics, relisted };
     beside.spawn(reloading.run(reloads, stop.clone()));
     shutdown.cancelled().await;
 
@@ -141,8 +145,13 @@ impl SpoolThread {
 }
 
 /// Opens the spool and the door in front of it, and starts to write.
-fn open_spool(config: &Config, metrics: &Arc<Metrics>, health: &Arc<Health>) -> Result<(Arc<Outlet>, SpoolThread)> {
-    let spool = Spool::open(&config.state_dir, &config.node, &Arc::new(Route::new(&config.kafka)))?;
+fn open_spool(
+    config: &Config,
+    boot_id: &str,
+    metrics: &Arc<Metrics>,
+    health: &Arc<Health>,
+) -> Result<(Arc<Outlet>, SpoolThread)> {
+    let spool = Spool::open(&config.state_dir, &config.node, boot_id, &Arc::new(Route::new(&config.kafka)))?;
     let (folder, store) = (spool.folder.clone(), Arc::clone(&spool.store));
     let (place, bell) = (Place::new(config, &spool.account.stream_id), Arc::new(Bell::default()));
     let limits = (&config.frames, &config.spool);
@@ -154,15 +163,23 @@ fn open_spool(config: &Config, metrics: &Arc<Metrics>, health: &Arc<Health>) -> 
     Ok((outlet, SpoolThread { bell, thread: thread.context("starting the thread of the spool")? }))
 }
 
-/// Samplers of all sources, and the sources, whose settings may change. Miners may be listed later, so there is always a
-/// source for them.
+/// Samplers of all sources, and the sources, whose settings may change.
+struct Started {
+    sampled: JoinSet<()>,
+    nvml: Option<Arc<NvmlSource>>,
+    amd: Option<Arc<AmdSource>>,
+    hwmon: Option<Arc<HwmonSource>>,
+    /// Miners may be listed later, so there is always a source for them.
+    miners: Arc<MinerSource>,
+}
+
 fn start_sources(
     config: &Config,
     sink: EventSink,
     sampling: &Sampling,
     (beside, beside_stop): (&mut JoinSet<()>, &CancellationToken),
     stop: &CancellationToken,
-) -> (JoinSet<()>, Option<Arc<NvmlSource>>, Arc<MinerSource>) {
+) -> Started {
     let nvml = config.nvml.enabled.then(|| Arc::new(NvmlSource::new(&config.nvml, sink.clone())));
     if let Some(nvml) = &nvml {
         nvml.tell_health(Arc::clone(&sampling.health));
@@ -170,13 +187,20 @@ fn start_sources(
         let release = Release::new(&config.state_dir, Arc::clone(nvml), outlet, health);
         beside.spawn(release.run(beside_stop.clone()));
     }
+    let amd = config.amd.enabled.then(|| Arc::new(AmdSource::new(&config.amd)));
+    let hwmon = config.hwmon.enabled.then(|| Arc::new(HwmonSource::new(&config.hwmon, &config.node)));
     let miners = Arc::new(MinerSource::new(&config.miners(), sink));
-    let sources: [Option<Arc<dyn Source>>; 2] = [nvml.clone().map(|nvml| nvml as _), Some(Arc::clone(&miners) as _)];
+    let sources: [Option<Arc<dyn Source>>; 4] = [
+        nvml.clone().map(|nvml| nvml as _),
+        amd.clone().map(|amd| amd as _),
+        hwmon.clone().map(|hwmon| hwmon as _),
+        Some(Arc::clone(&miners) as _),
+    ];
     let mut sampled = JoinSet::new();
     for source in sources.into_iter().flatten() {
         sampled.spawn(discovery::run(source, sampling.clone(), stop.clone()));
     }
-    (sampled, nvml, miners)
+    Started { sampled, nvml, amd, hwmon, miners }
 }
 
 /// The sources that the config asks for.
@@ -184,6 +208,12 @@ pub(crate) fn sources(config: &Config, sink: &EventSink) -> Vec<Arc<dyn Source>>
     let mut sources: Vec<Arc<dyn Source>> = Vec::new();
     if config.nvml.enabled {
         sources.push(Arc::new(NvmlSource::new(&config.nvml, sink.clone())));
+    }
+    if config.amd.enabled {
+        sources.push(Arc::new(AmdSource::new(&config.amd)));
+    }
+    if config.hwmon.enabled {
+        sources.push(Arc::new(HwmonSource::new(&config.hwmon, &config.node)));
     }
     let miners = config.miners();
     if !miners.miners.is_empty() {
@@ -296,7 +326,7 @@ mod tests {
         let bootstrap = cluster.bootstrap_servers();
         let text = format!(
             "site = \"s\"\nnode = \"n\"\nstate_dir = {:?}\n[kafka]\nbootstrap_servers = {bootstrap:?}\npartitions = 4\n\
-             [http]\nlisten = \"127.0.0.1:0\"\n[kernel_log]\nenabled = false\n[nvml]\nlibrary = \"/nowhere/libnvidia-ml.so.1\"\n",
+             [http]\nlisten = \"127.0.0.1:0\"\n[kernel_log]\nenabled = false\n[hwmon]\nenabled = false\n[amd]\nenabled = false\n[nvml]\nlibrary = \"/nowhere/libnvidia-ml.so.1\"\n",
             folder.path().join("state").display().to_string(),
         );
         let shutdown = CancellationToken::new();

@@ -41,6 +41,11 @@ pub trait Source: Send + Sync + 'static {
         None
     }
 
+    /// How a device is read after an event; `None`: as always. May change.
+    fn burst(&self) -> Option<BurstSettings> {
+        None
+    }
+
     /// Comes back when there may be other devices than were discovered; never, where the source does not know.
     fn relisted(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())
@@ -62,6 +67,15 @@ pub trait Source: Send + Sync + 'static {
 
     /// Reads the device at that address once for a tier. It always gives a row: what failed is in its masks.
     fn read<'a>(&'a self, address: &'a str, table: &'static Table) -> BoxFuture<'a, Reading>;
+}
+
+/// How a source wants to be read after an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BurstSettings {
+    /// How often.
+    pub period: Duration,
+    /// For how long after the last event; zero is not at all.
+    pub length: Duration,
 }
 
 /// A call into a driver that has begun.

@@ -10,6 +10,7 @@
 mod journal;
 pub(crate) mod row_bytes;
 mod store;
+mod unwritten;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use crate::route::Route;
 
 pub(crate) use journal::{Counted, Journal, Record};
 pub(crate) use store::{Account, Batch, Entry, Store, StoreError, keep_refused};
+pub(crate) use unwritten::{Count, Unwritten};
 pub(crate) use writer::{Bell, Writer};
 
 /// The spool's folder within `state_dir`.
@@ -45,21 +47,26 @@ pub(crate) struct Spool {
     pub(crate) route: Arc<Route>,
     /// What happened after the last transaction.
     pub(crate) records: Vec<Record>,
+    /// Rows that a disk without room did not take, and the file that counts such; `None` where there is no room for it.
+    pub(crate) unwritten: (Option<Unwritten>, Vec<Count>),
+    /// Which boot of the host this is.
+    pub(crate) boot_id: String,
     /// Why a damaged spool was set aside, and where it is.
     pub(crate) quarantined: Option<String>,
 }
 
 impl Spool {
-    /// Opens the spool of a node, or makes it; `wanted` are the topics of the config. The state folder must be locked.
+    /// Opens the spool of a node on this boot of the host, or makes it; `wanted` are the topics of the config. The state folder must be locked.
     ///
     /// # Errors
     /// When the disk cannot be written or read; a spool that is damaged is set aside instead.
-    pub(crate) fn open(state_dir: &Path, node: &str, wanted: &Arc<Route>) -> Result<Spool> {
+    pub(crate) fn open(state_dir: &Path, node: &str, boot_id: &str, wanted: &Arc<Route>) -> Result<Spool> {
         let machine_id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
-        Spool::open_on(state_dir, node, machine_id.trim(), wanted)
+        Spool::open_on(state_dir, node, (machine_id.trim(), boot_id), wanted)
     }
 
-    fn open_on(state_dir: &Path, node: &str, machine_id: &str, wanted: &Arc<Route>) -> Result<Spool> {
+    fn open_on(state_dir: &Path, node: &str, host: (&str, &str), wanted: &Arc<Route>) -> Result<Spool> {
+        let (machine_id, boot_id) = host;
         let folder = state_dir.join(FOLDER);
         let place = || format!("{} cannot be used", folder.display());
         std::fs::create_dir_all(&folder).with_context(place)?;
@@ -107,9 +114,11 @@ impl Spool {
             let batch = Batch { frames: Vec::new(), removed: Vec::new(), account };
             store.commit(&batch).map_err(|error| anyhow!(error)).with_context(place)?;
         }
+        let unwritten = count_unwritten(&folder, account.journal);
         let framed = |(order, entry)| Some((order, frame(entry, &route)?));
         let frames = held.entries.into_iter().filter_map(framed).collect();
-        Ok(Spool { folder, store: Arc::new(store), journal, account, frames, route, records, quarantined })
+        let (store, boot_id) = (Arc::new(store), boot_id.to_owned());
+        Ok(Spool { folder, store, journal, account, frames, route, records, unwritten, boot_id, quarantined })
     }
 }
 
@@ -128,6 +137,17 @@ fn continued(stored: Account, fresh: Account) -> Account {
         Account { journal, coverage: stored.coverage, episodes_open, kernel_log, ..kept }
     } else {
         kept
+    }
+}
+
+/// Opens the file that counts what a full disk does not take. Without it the collector goes on.
+fn count_unwritten(folder: &Path, base: u64) -> (Option<Unwritten>, Vec<Count>) {
+    match Unwritten::open(folder, base) {
+        Ok((unwritten, counts)) => (Some(unwritten), counts),
+        Err(error) => {
+            tracing::warn!(%error, "rows that a full disk does not take will not be counted if the collector is killed then");
+            (None, Vec::new())
+        }
     }
 }
 

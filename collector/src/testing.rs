@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::outlet::Outlet;
 use crate::place::{DeviceLabels, Place};
 use crate::route::Route;
-use crate::source::{BoxFuture, Call, Found, Identity, Reading, Source, SourceError};
+use crate::source::{BoxFuture, BurstSettings, Call, Found, Identity, Reading, Source, SourceError};
 
 pub(crate) fn place() -> Place {
     place_of(&"0af1".repeat(8))
@@ -168,6 +168,7 @@ pub(crate) struct FakeState {
     /// Where set, there is a second tier, whose table stands for any.
     pub(crate) slow_period: Option<Duration>,
     pub(crate) pause: Option<&'static str>,
+    pub(crate) burst: Option<BurstSettings>,
     pub(crate) is_listed_by_config: bool,
     /// None is 1 s.
     pub(crate) deadline: Option<Duration>,
@@ -224,6 +225,10 @@ impl Source for FakeSource {
 
     fn call_in_progress(&self, _address: Option<&str>) -> Option<Call> {
         Some(Call { name: "nvmlDeviceGetPowerUsage".to_owned(), since: 5 })
+    }
+
+    fn burst(&self) -> Option<BurstSettings> {
+        self.state.lock().unwrap().burst
     }
 
     fn pause(&self) -> Option<&'static str> {

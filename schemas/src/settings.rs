@@ -58,6 +58,17 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A duration in a config that may be zero: `"0s"`. For `#[serde(deserialize_with = "settings::duration_or_zero")]`.
+///
+/// # Errors
+/// When the text is no duration.
+pub fn duration_or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let refuse =
+        |_| D::Error::custom(format!("{text:?} is no duration; write one like \"60s\", or \"0s\" for not at all"));
+    humantime::parse_duration(&text).map_err(refuse)
+}
+
 /// A site or node name in a config. For `#[serde(deserialize_with = "settings::label")]`.
 ///
 /// # Errors

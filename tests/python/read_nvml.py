@@ -2,8 +2,9 @@
 
     read_nvml.py LIBRARY ACCOUNT
 
-The collector and the simulator share one Rust description of NVML's structs; NVIDIA wrote this one. So a layout that both
-have wrong shows here. Every value must be what the library's account says that it served. Exit 0 when all agree.
+The collector and the simulator share one Rust description of NVML's structs; NVIDIA wrote this one. So a layout that
+both have wrong shows here. Every value must be what the library's account says that it served, or what its scenario
+says. Exit 0 when all agree.
 """
 
 import json
@@ -11,10 +12,16 @@ import os
 import subprocess
 import sys
 import tempfile
+import tomllib
 
 
-def read(account):
+def read(library, account):
     import pynvml as nvml
+
+    import nvml_health
+
+    with open(f"{library}.toml", "rb") as file:
+        scenario = tomllib.load(file)
 
     def served(call, argument=None):
         answers = [json.loads(line) for line in open(account)]
@@ -36,7 +43,8 @@ def read(account):
 
     nvml.nvmlInit()
     equal("driver", nvml.nvmlSystemGetDriverVersion(), served("nvmlSystemGetDriverVersion"))
-    equal("devices", nvml.nvmlDeviceGetCount(), 2)
+    gpus = scenario["gpu"]
+    equal("devices", nvml.nvmlDeviceGetCount(), len(gpus))
     gpu = nvml.nvmlDeviceGetHandleByIndex(0)
     equal("name", nvml.nvmlDeviceGetName(gpu), served("nvmlDeviceGetName"))
     equal("uuid", nvml.nvmlDeviceGetUUID(gpu), served("nvmlDeviceGetUUID"))
@@ -60,6 +68,7 @@ def read(account):
     refused("fan of the second GPU", 3, lambda: nvml.nvmlDeviceGetFanSpeed_v2(nvml.nvmlDeviceGetHandleByIndex(1), 0))
     refused("a function that is not simulated", 13, lambda: nvml.nvmlDeviceGetPcieThroughput(gpu, 0))
     read_events(nvml, gpu, equal, refused)
+    nvml_health.read(nvml, gpus, equal, served, refused)
     nvml.nvmlShutdown()
 
 
@@ -88,7 +97,7 @@ def read_events(nvml, gpu, equal, refused):
 def main():
     library, account = (os.path.realpath(path) for path in sys.argv[1:3])
     if len(sys.argv) == 4:
-        return read(account)
+        return read(library, account)
     # The binding loads the library by name, as everybody does.
     with tempfile.TemporaryDirectory() as folder:
         os.symlink(library, os.path.join(folder, "libnvidia-ml.so.1"))

@@ -125,8 +125,12 @@ impl Site {
             bootstrap = self.collector_servers,
             prefix = self.prefix,
             port = free_port()?,
-            // What this host logs is no part of a test.
-            log = if tables.contains("[kernel_log]") { "" } else { "[kernel_log]\nenabled = false\n" },
+            // What this host logs and feels is no part of a test.
+            log = ["kernel_log", "amd", "hwmon"]
+                .into_iter()
+                .filter(|key| !tables.contains(&format!("[{key}]")))
+                .map(|key| format!("[{key}]\nenabled = false\n"))
+                .collect::<String>(),
         );
         std::fs::write(&config, text)?;
         let program = binaries::path("racklake-collector")?;

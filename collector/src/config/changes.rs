@@ -1,6 +1,6 @@
 //! What of a changed config a running collector can take over, and what waits for a restart.
 
-use super::{Config, NvmlConfig};
+use super::{AmdConfig, Config, HwmonConfig, NvmlConfig};
 
 impl Config {
     /// The config that is in force once a running collector was given `wanted`, and the keys of `wanted` that differ
@@ -8,10 +8,14 @@ impl Config {
     pub(crate) fn changed_to(&self, wanted: &Config) -> (Config, Vec<&'static str>) {
         let (enabled, library, worker) = (self.nvml.enabled, self.nvml.library.clone(), self.nvml.worker.clone());
         let nvml = NvmlConfig { enabled, library, worker, ..wanted.nvml.clone() };
+        let amd = AmdConfig { enabled: self.amd.enabled, root: self.amd.root.clone(), ..wanted.amd.clone() };
+        let hwmon = HwmonConfig { period: wanted.hwmon.period, ..self.hwmon.clone() };
         let next = Config {
             frames: wanted.frames.clone(),
             spool: wanted.spool.clone(),
             nvml,
+            amd,
+            hwmon,
             miners: wanted.miners.clone(),
             miner: wanted.miner.clone(),
             ..self.clone()
@@ -33,6 +37,10 @@ impl Config {
             ("kafka.properties", kafka.properties != kafka_wanted.properties),
             ("nvml.enabled", self.nvml.enabled != wanted.nvml.enabled),
             ("nvml.library", self.nvml.library != wanted.nvml.library),
+            ("amd.enabled", self.amd.enabled != wanted.amd.enabled),
+            ("amd.root", self.amd.root != wanted.amd.root),
+            ("hwmon.enabled", self.hwmon.enabled != wanted.hwmon.enabled),
+            ("hwmon.root", self.hwmon.root != wanted.hwmon.root),
             ("kernel_log", self.kernel_log != wanted.kernel_log),
         ];
         differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()

@@ -29,7 +29,7 @@ fn miners_have_the_common_settings() {
 fn mistakes_name_the_key_and_what_is_allowed() {
     for (text, told) in [
         ("[nvml]\nperoid = \"1s\"\n", "peroid"),
-        ("[nvml]\nenabled = false\n", "[[miner]]"),
+        ("[nvml]\nenabled = false\n[hwmon]\nenabled = false\n[amd]\nenabled = false\n", "[[miner]]"),
         ("[frames]\nrows_max = 0\n", "frames.rows_max"),
         ("[frames]\nbytes_max = 9999999\n", "frames.bytes_max"),
         ("[spool]\nbytes_max = 4096\n", "spool.bytes_max"),

@@ -5,6 +5,7 @@
 //! and five events are five rows.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ use crate::wait::until;
 
 /// How long an event of NVML waits for its line.
 const WAIT: Duration = Duration::from_secs(2);
+/// How long it waits where lines of the log have not been read yet, among which its own may be.
+const WAIT_FOR_LINES: Duration = Duration::from_secs(30);
 /// A line and an event that lie further apart are two things.
 const WINDOW: Duration = Duration::from_secs(5);
 /// Lines and events that are held. Beyond it further lines are no twins, and the oldest events become rows.
@@ -38,11 +41,20 @@ pub(crate) struct Merger {
     metrics: Arc<Metrics>,
     twins: Mutex<Twins>,
     waiting: Notify,
+    /// Whether there are lines that have not been read.
+    lines_wait: AtomicBool,
 }
 
 impl Merger {
     pub(crate) fn new(outlet: Arc<Outlet>, devices: Arc<Devices>, metrics: Arc<Metrics>) -> Merger {
-        Merger { outlet, devices, metrics, twins: Mutex::default(), waiting: Notify::new() }
+        Merger {
+            outlet,
+            devices,
+            metrics,
+            twins: Mutex::default(),
+            waiting: Notify::new(),
+            lines_wait: AtomicBool::new(false),
+        }
     }
 
     /// Takes a line of the kernel log, which was logged so long ago.
@@ -71,12 +83,21 @@ impl Merger {
     /// Makes rows of events that have waited, until `stop`.
     pub(crate) async fn run(&self, stop: CancellationToken) {
         loop {
-            let next = locked(&self.twins).next_due();
+            // Their own lines may be among those that wait to be read.
+            let longer = if self.lines_wait.load(Ordering::Relaxed) { WAIT_FOR_LINES - WAIT } else { Duration::ZERO };
+            let next = locked(&self.twins).next_due().map(|next| next + longer);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.waiting.notified() => {}
-                () = until(next) => self.send_due(Instant::now()),
+                () = until(next) => self.send_due(Instant::now() - longer),
             }
+        }
+    }
+
+    /// Says whether there may be lines that have not been read.
+    pub(crate) fn lines_wait(&self, there_are: bool) {
+        if self.lines_wait.swap(there_are, Ordering::Relaxed) != there_are {
+            self.waiting.notify_one();
         }
     }
 

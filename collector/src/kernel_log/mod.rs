@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use racklake_schemas::clock::{Clock, SECOND};
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::device_registry::Devices;
@@ -58,8 +58,8 @@ pub(crate) struct KernelLog {
     parser: Parser,
     /// Sequence number of the last line read in this boot.
     last: Option<i64>,
-    /// All that was there at the start has been read; what comes now was logged now.
-    caught_up: bool,
+    /// When all that was there had been read last; what comes now was logged later.
+    caught_up: Option<Instant>,
     overrun: bool,
     /// The episode of a log that cannot be read.
     failure: Option<String>,
@@ -99,7 +99,7 @@ impl KernelLog {
             shared,
             parser: Parser::default(),
             last: position.map(|position| position.seq),
-            caught_up: false,
+            caught_up: None,
             overrun: false,
             failure: None,
         }
@@ -120,6 +120,7 @@ impl KernelLog {
                 },
                 Err(error) => error,
             };
+            self.shared.merger.lines_wait(false);
             self.fails(&reader::remedy(&self.path, &error), error.raw_os_error());
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -151,10 +152,14 @@ impl KernelLog {
             self.works();
             *back_off = BACK_OFF.0;
             match got {
-                Got::Lines(lines) => lines.iter().for_each(|line| self.take(line)),
+                Got::Lines(lines) => {
+                    self.shared.merger.lines_wait(true);
+                    lines.iter().for_each(|line| self.take(line));
+                }
                 Got::Overrun => self.overrun = true,
                 Got::Nothing => {
-                    self.caught_up = true;
+                    self.caught_up = Some(Instant::now());
+                    self.shared.merger.lines_wait(false);
                     if stop.is_cancelled() {
                         break;
                     }
@@ -197,13 +202,11 @@ impl KernelLog {
     }
 
     /// How long ago a record was logged. The kernel's clock for that runs a little off the others, which matters where it
-    /// has run for weeks, so a record that comes while it is waited for counts as logged now.
+    /// has run for weeks; but a record is no older than the last look that did not find it.
     fn age(&self, record: &Record) -> Duration {
-        if self.caught_up {
-            return Duration::ZERO;
-        }
         let uptime = uptime_us().unwrap_or(record.since_boot_us);
-        Duration::from_micros(u64::try_from(uptime - record.since_boot_us).unwrap_or(0))
+        let reckoned = Duration::from_micros(u64::try_from(uptime - record.since_boot_us).unwrap_or(0));
+        self.caught_up.map_or(reckoned, |at| reckoned.min(at.elapsed()))
     }
 
     /// Tells lines that were overwritten before the line `seq` could be read.

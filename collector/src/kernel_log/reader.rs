@@ -39,6 +39,9 @@ enum Input {
     Told(AsyncFd<File>),
     /// It does not: a plain file.
     Asked(File),
+    /// What a test has the kernel answer.
+    #[cfg(test)]
+    Scripted(std::collections::VecDeque<io::Result<String>>),
 }
 
 /// What one read gave.
@@ -67,16 +70,27 @@ impl Reader {
         Reader { input: input(file), buffer, partial, too_long: false, at_end: false }
     }
 
+    /// A log whose reads give what a test says.
+    #[cfg(test)]
+    pub(super) fn scripted(answers: Vec<io::Result<String>>) -> Reader {
+        let input = Input::Scripted(answers.into());
+        Reader { input, buffer: vec![0; BUFFER_BYTES], partial: Vec::new(), too_long: false, at_end: false }
+    }
+
     /// Reads once.
     ///
     /// # Errors
     /// When the log cannot be read on; it has to be opened again.
     pub(super) fn read(&mut self) -> io::Result<Got> {
-        let mut file = match &self.input {
-            Input::Told(file) => file.get_ref(),
-            Input::Asked(file) => file,
+        let got = match &mut self.input {
+            Input::Told(file) => file.get_ref().read(&mut self.buffer),
+            Input::Asked(file) => file.read(&mut self.buffer),
+            #[cfg(test)]
+            Input::Scripted(answers) => match answers.pop_front() {
+                Some(answer) => answer.and_then(|text| text.as_bytes().read(&mut self.buffer)),
+                None => Err(ErrorKind::WouldBlock.into()),
+            },
         };
-        let got = file.read(&mut self.buffer);
         self.at_end = matches!(got, Ok(0));
         match got {
             Ok(0) => Ok(Got::Nothing),
@@ -97,7 +111,7 @@ impl Reader {
                     ready.clear_ready();
                 }
             }
-            Input::Told(_) | Input::Asked(_) => sleep(FILE_PERIOD).await,
+            _ => sleep(FILE_PERIOD).await,
         }
     }
 

@@ -172,3 +172,50 @@ async fn a_device_that_gives_one_record_per_read_is_read_as_it_comes() {
     following.await.unwrap().unwrap();
     assert_eq!(pids(&Account::of(&outlet)), (0..1000).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn an_overrun_is_told_with_the_number_of_lines_that_are_lost() {
+    let outlet = outlet(FramesConfig::default());
+    let overrun = || Err(std::io::Error::from_raw_os_error(libc::EPIPE));
+    let lines = [vec![Ok(xid_line(7)), overrun(), Ok(xid_line(1007)), Ok(xid_line(1008)), overrun()], vec![overrun()]];
+    let mut reader = Reader::scripted(lines.into_iter().flatten().chain([Ok(xid_line(1009))]).collect());
+    let shared = shared(&outlet);
+    let metrics = Arc::clone(&shared.metrics);
+    let mut log = KernelLog::new(Path::new("/dev/kmsg"), "boot-1", shared);
+    let stop = CancellationToken::new();
+    stop.cancel();
+    log.follow(&mut reader, &stop, &mut Duration::from_secs(1)).await.unwrap();
+    let account = Account::of(&outlet);
+    assert_eq!(account.texts("event", event::EVENT), ["xid", "kernel_log_gap", "xid", "xid", "xid"]);
+    let gap: serde_json::Value = serde_json::from_str(&account.texts("event", event::DETAILS_JSON)[1]).unwrap();
+    assert_eq!((&gap["lines"], &gap["seq_first"], &gap["seq"]), (&999.into(), &8.into(), &1006.into()));
+    assert_eq!(metrics.kernel_log_lines_lost.get(), 999);
+}
+
+/// Fills the kernel's log until it overwrites what was not read. It needs root and `sysctl kernel.printk_devkmsg=on`, and it
+/// throws away what the kernel has logged.
+#[tokio::test]
+#[ignore = "it overwrites the kernel log of this host"]
+async fn the_kernels_own_overrun_is_counted() {
+    let path = Path::new("/dev/kmsg");
+    let mut reader = Reader::open(path).unwrap();
+    while reader.read().unwrap() != Got::Nothing {}
+    let mut writer = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    let write = |writer: &mut std::fs::File, text: &str| writer.write_all(text.as_bytes()).unwrap();
+    let outlet = outlet(FramesConfig::default());
+    let mut log = KernelLog::new(path, "boot-1", shared(&outlet));
+    let stop = CancellationToken::new();
+    stop.cancel();
+    write(&mut writer, "<4>NVRM: Xid (PCI:0000:9b:00): 13, pid=1, name=a, a line of a test\n");
+    log.follow(&mut reader, &stop, &mut Duration::from_secs(1)).await.unwrap();
+    for number in 0..20_000 {
+        write(&mut writer, &format!("<7>racklake: line {number} of a test {}\n", "x".repeat(400)));
+    }
+    write(&mut writer, "<4>NVRM: Xid (PCI:0000:9b:00): 13, pid=2, name=a, a line of a test\n");
+    log.follow(&mut reader, &stop, &mut Duration::from_secs(1)).await.unwrap();
+    let account = Account::of(&outlet);
+    assert_eq!(account.texts("event", event::EVENT), ["xid", "kernel_log_gap", "xid"]);
+    assert_eq!(pids(&account), [1, 2]);
+    let gap: serde_json::Value = serde_json::from_str(&account.texts("event", event::DETAILS_JSON)[1]).unwrap();
+    assert!((1..20_000).contains(&gap["lines"].as_i64().unwrap()), "{gap}");
+}

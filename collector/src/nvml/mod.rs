@@ -5,7 +5,11 @@
 //! the config names no program for the worker, as in tests and in the demo, its threads are the collector's own.
 
 mod calls;
+mod filler;
+mod health;
 mod identity;
+mod links;
+mod memory;
 mod pipe;
 mod raw;
 mod sample;
@@ -16,13 +20,13 @@ mod worker;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use racklake_schemas::tables::GPU_SAMPLE;
+use racklake_schemas::tables::{GPU_HEALTH, GPU_SAMPLE};
 use racklake_schemas::{Row, Table, fail_code, row_status};
 
 use crate::config::NvmlConfig;
 use crate::health::Health;
 use crate::place::locked;
-use crate::source::{BoxFuture, Call, EventSink, Found, Reading, Source, SourceError};
+use crate::source::{BoxFuture, BurstSettings, Call, EventSink, Found, Reading, Source, SourceError};
 use supervisor::{Host, Supervisor};
 use worker::DISCOVERY;
 pub use worker::run_worker;
@@ -88,7 +92,7 @@ impl Source for NvmlSource {
     }
 
     fn tiers(&self) -> &'static [&'static Table] {
-        const TIERS: [&Table; 1] = [&GPU_SAMPLE];
+        const TIERS: [&Table; 2] = [&GPU_SAMPLE, &GPU_HEALTH];
         &TIERS
     }
 
@@ -102,6 +106,11 @@ impl Source for NvmlSource {
 
     fn hard_deadline(&self) -> Option<Duration> {
         Some(self.config().hard_deadline)
+    }
+
+    fn burst(&self) -> Option<BurstSettings> {
+        let config = self.config();
+        Some(BurstSettings { period: config.burst_period, length: config.burst_for })
     }
 
     fn call_in_progress(&self, address: Option<&str>) -> Option<Call> {

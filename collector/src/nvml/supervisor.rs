@@ -166,7 +166,7 @@ impl Supervisor {
 
     /// The call that a GPU, or discovery, has been in for a while.
     pub(super) fn call_in_progress(&self, subject: &str) -> Option<Call> {
-        locked(&self.inner).worker.as_ref()?.calls.get(subject).cloned()
+        locked(&self.inner).worker.as_ref()?.calls.get(gpu_of(subject)).cloned()
     }
 
     /// Reads a GPU; unreachable where no worker can be asked, or it ends meanwhile.
@@ -281,7 +281,7 @@ impl Supervisor {
     /// Tells that a worker was lost, with the reads that it owed.
     fn tell_end(&self, worker: &Worker, why: &str) {
         let reads = worker.reads.values().take(READS_NAMED_MAX).map(|read| {
-            let call = worker.calls.get(&read.address);
+            let call = worker.calls.get(gpu_of(&read.address));
             json!({"table": read.table.name, "address": read.address, "call": call.map(|call| &call.name),
                 "waited_us": read.since.elapsed().as_micros() as i64})
         });
@@ -378,6 +378,11 @@ impl Worker {
             drop(self.stream.shutdown(std::net::Shutdown::Both));
         }
     }
+}
+
+/// The GPU that an address belongs to: its own, or that of a MIG instance, `0000:9b:00.0/gi3/ci0`.
+fn gpu_of(address: &str) -> &str {
+    address.split('/').next().unwrap_or(address)
 }
 
 fn failure(message: String) -> SourceError {

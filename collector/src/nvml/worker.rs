@@ -132,7 +132,9 @@ fn take_orders(reader: &UnixStream, shared: &Arc<Shared>, discoveries: &SyncSend
                 }
             }
             Some(Order::Read { id, address, table }) => {
-                let asked = locked(&shared.gpus).get(&address).is_some_and(|gpu| gpu.read(id, table));
+                // A MIG instance is read by the thread of its GPU, whose address its own begins with.
+                let gpu = address.split('/').next().unwrap_or(&address);
+                let asked = locked(&shared.gpus).get(gpu).is_some_and(|gpu| gpu.read(id, &address, table));
                 if !asked {
                     shared.report_reading(id, unreachable(table));
                 }

@@ -1,21 +1,19 @@
-//! What passes between the door and the spool: what an earlier start has left comes in, what is new goes to the disk.
+//! What passes from the door to the spool: what is new goes to the disk, or is counted there.
 
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use racklake_schemas::Table;
 use racklake_schemas::clock::Clock;
-use racklake_schemas::tables::EVENT;
-use serde_json::json;
+use racklake_schemas::tables::{COVERAGE, EVENT};
 use tokio::time::Instant;
 
-use super::{Inner, Outlet};
+use super::{Begun, Inner, Outlet};
 use crate::config::{FramesConfig, SpoolConfig};
-use crate::coverage::{Coverage, Outcome, minute_of};
-use crate::drops::Drops;
-use crate::episodes::Episodes;
-use crate::event::{detailed, own};
+use crate::coverage::{Outcome, minute_of};
+use crate::edges::Baseline;
 use crate::frames::Frame;
 use crate::health::Health;
 use crate::kernel_log::Position;
@@ -23,7 +21,9 @@ use crate::metrics::Metrics;
 use crate::place::{Place, locked};
 use crate::queue::{Cut, Limits, Queued, drop_reason};
 use crate::route::Route;
-use crate::spool::{Account, Batch, Bell, Counted, Entry, Record, Spool, Store, StoreError, keep_refused};
+use crate::spool::{
+    Account, Batch, Bell, Counted, Entry, Journal, Record, Spool, Store, StoreError, Unwritten, keep_refused,
+};
 
 /// The spool as the door sees it.
 #[derive(Debug)]
@@ -33,9 +33,6 @@ pub(super) struct Spooling {
     bell: Arc<Bell>,
     fsync_period: Mutex<Duration>,
 }
-
-/// How many of the ticks lost in flight an event names.
-const LOST_NAMED_MAX: usize = 1000;
 
 fn queue_limits(frames: &FramesConfig, config: &SpoolConfig) -> Limits {
     Limits { bytes_max: config.bytes_max, memory_max: frames.queue_bytes_max, age_max: config.age_max, spooled: true }
@@ -82,61 +79,23 @@ impl Outlet {
         Position::advance(&mut locked(&self.inner).kernel_log, position);
     }
 
+    /// What the watched counters of a device were last, as far as is known.
+    pub(crate) fn baseline(&self, device_id: &str) -> Baseline {
+        locked(&self.inner).baselines.of(device_id)
+    }
+
     /// Counts an event that has no row because the kernel log told the same.
     pub(crate) fn twin_dropped(&self) {
         const REASON: &str = "in_kernel_log";
         let mut inner = locked(&self.inner);
         let minute = minute_of(Clock::now_us());
-        self.journal(&mut inner, Record::Skipped { table: &EVENT, minute, rows: 1, reason: REASON.to_owned() });
+        self.journal_skipped(&mut inner, &EVENT, minute, 1, REASON);
         inner.coverage.skipped(&EVENT, minute, 1, REASON);
     }
 
     /// The longest that anything may wait for the disk.
     pub(crate) fn fsync_period(&self) -> Duration {
         self.spooling.as_ref().map_or(Duration::ZERO, |spooling| *locked(&spooling.fsync_period))
-    }
-
-    fn recover(&self, spool: Spool) {
-        let mut inner = locked(&self.inner);
-        let inner = &mut *inner;
-        let Spool { journal, account, frames, records, quarantined, route, .. } = spool;
-        inner.route = route;
-        let now = Instant::now();
-        inner.queue.restore(frames, account.order_next, Clock::now_us(), now);
-        inner.frames.go_on_after(&account.seq_last);
-        inner.drops = Drops::restored(account.drops.clone(), now);
-        inner.coverage = Coverage::from_list(account.coverage.clone());
-        inner.episodes = Episodes::restored(account.episodes_open.clone());
-        inner.kernel_log.clone_from(&account.kernel_log);
-        (inner.numbers.events, inner.numbers.episodes) = (account.events, account.episodes);
-        inner.journal = Some(journal);
-        let killed = !account.ended || !records.is_empty();
-        inner.account = account;
-        if let Some(message) = quarantined {
-            self.add_event(inner, own("spool_quarantined", "error", message), None);
-        }
-        let rows = self.replay(inner, records);
-        let lost: Vec<_> = std::mem::take(&mut inner.begun).into_iter().collect();
-        for ((due, ..), table) in &lost {
-            inner.coverage.lost_in_flight(table, minute_of(*due));
-        }
-        if killed {
-            let named: Vec<_> = lost.iter().take(LOST_NAMED_MAX).collect();
-            let ticks: Vec<_> = named
-                .iter()
-                .map(|((due, address, _), table)| json!({"table": table.name, "address": address, "due": due}))
-                .collect();
-            let details = json!({"rows_recovered": rows, "lost_in_flight": lost.len(), "ticks": ticks});
-            let message = format!(
-                "the collector was killed; {rows} rows of open frames are sent now, {} reads in flight are lost",
-                lost.len()
-            );
-            self.add_event(inner, detailed("collector_killed", "warning", message, &details), None);
-        }
-        self.end_episodes(inner);
-        // The rows lie in old journals, which the next transaction removes: they must be in its frames.
-        let closed = inner.frames.close_all(&self.place);
-        self.absorb(inner, closed);
     }
 
     /// Gives a frame its topics. Those that the config names are adopted once nothing waits for others.
@@ -154,92 +113,88 @@ impl Outlet {
         frame.partition = inner.route.partition(&frame.node);
     }
 
-    /// Closes the episodes that were open when the collector ended.
-    fn end_episodes(&self, inner: &mut Inner) {
-        let now = Clock::now_us();
-        let rows = inner.episodes.last_rows(&mut inner.numbers, &self.place, now);
-        let counted = |row| Counted { row, minute: minute_of(now), outcome: Outcome::Collected };
-        if !rows.is_empty() {
-            self.add(inner, rows.into_iter().map(counted).collect(), None, None);
-        }
-    }
-
-    /// Does again what a journal tells; gives the number of rows.
-    fn replay(&self, inner: &mut Inner, records: Vec<Record>) -> usize {
-        let mut number = 0;
-        for record in &records {
-            if let Record::Rows { rows, .. } | Record::Carried(rows) = record {
-                number += rows.len();
-                rows.iter().for_each(|counted| inner.numbers.seen(&self.place, &counted.row));
-            }
-        }
-        for record in records {
-            match record {
-                Record::Begun { table, due, address } => {
-                    inner.begun.insert((due, address, table.name), table);
-                }
-                Record::Skipped { table, minute, rows, reason } => inner.coverage.skipped(table, minute, rows, reason),
-                Record::Rows { rows, tick, told_before } => {
-                    if told_before.is_some() {
-                        inner.coverage.take(told_before);
-                    }
-                    if let Some(((due, address), first)) = tick.zip(rows.first()) {
-                        inner.begun.remove(&(due, address, first.row.table().name));
-                    }
-                    rows.iter().for_each(|counted| inner.drops.follow(&counted.row));
-                    rows.into_iter().for_each(|counted| self.count(inner, counted));
-                }
-                // Keys from there on are given anew; frames that had them were not on disk.
-                Record::Gone { order, .. } if order >= inner.account.order_next => {}
-                Record::Gone { order, reason, waited } => self.remove_again(inner, order, reason.as_deref(), waited),
-                Record::Carried(rows) => {
-                    for Counted { row, minute, outcome } in rows {
-                        let closed = inner.frames.push(&self.place, row, minute, outcome, Instant::now());
-                        self.absorb(inner, closed);
-                    }
-                }
-            }
-        }
-        number
-    }
-
-    /// Takes a frame out of the line that had left it before the kill, and counts it the same.
-    fn remove_again(&self, inner: &mut Inner, order: u64, reason: Option<&str>, waited: bool) {
-        let Some(frame) = inner.queue.remove(order) else { return };
-        match reason.and_then(drop_reason::known) {
-            Some(drop_reason::REFUSED) => {
-                self.count_dropped(inner, frame.table, &frame.tally, frame.rows, drop_reason::REFUSED);
-            }
-            Some(reason) => self.count_drop(inner, order, &frame, reason),
-            None if waited => inner.coverage.spooled(frame.table, &frame.tally),
-            None => {}
-        }
-    }
-
-    /// Writes to the journal; without one, or where the disk refuses, the record is in memory alone.
-    pub(super) fn journal(&self, inner: &mut Inner, record: Record) {
-        let Some(journal) = &mut inner.journal else { return };
-        let failed = match journal.append(&[record]) {
-            Ok(()) => false,
-            Err(error) => {
-                let remedy = "make room in state_dir, or have it writable";
-                self.health.fails("journal", &format!("it cannot be written: {error}; {remedy}"));
-                if !inner.journal_failed {
-                    tracing::error!(%error, "the journal cannot be written; a kill now loses the rows of open frames");
-                }
-                true
-            }
+    /// Writes to the journal, and says whether it is there. After a record that the disk refuses nothing is written until
+    /// the next journal begins, so that what is on disk is a beginning of what happened. Without a spool all is well.
+    pub(super) fn journal(&self, inner: &mut Inner, record: Record) -> bool {
+        let Some(journal) = inner.journal.as_mut().filter(|_| !inner.journal_failed) else {
+            return inner.journal.is_none();
         };
-        if std::mem::replace(&mut inner.journal_failed, failed) && !failed {
-            self.health.works("journal");
+        let appended = journal.append(&[record]);
+        if let Err(error) = &appended {
+            inner.journal_failed = true;
+            let remedy = "make room in state_dir, or have it writable";
+            self.health.fails("journal", &format!("it cannot be written: {error}; {remedy}"));
+            tracing::error!(%error, "the journal cannot be written; a kill now loses the rows that are read from here on");
+        }
+        appended.is_ok()
+    }
+
+    /// Tells the journal of due rows that are not made.
+    pub(super) fn journal_skipped(
+        &self,
+        inner: &mut Inner,
+        table: &'static Table,
+        minute: i64,
+        rows: i64,
+        reason: &str,
+    ) {
+        let on_disk = self.journal(inner, Record::Skipped { table, minute, rows, reason: reason.to_owned() });
+        if let Some(number) = inner.journal.as_ref().map(Journal::number).filter(|_| !on_disk) {
+            self.count_unwritten(inner, number, table, minute, rows);
         }
     }
 
-    /// What has to be made durable now; `None` where nothing has changed. `end` also says that this is the last time.
+    /// Counts rows that the journal did not take where a kill does not reach them; fewer than none takes back.
+    pub(super) fn count_unwritten(
+        &self,
+        inner: &mut Inner,
+        journal: u64,
+        table: &'static Table,
+        minute: i64,
+        rows: i64,
+    ) {
+        let Some(unwritten) = inner.unwritten.as_mut().filter(|_| rows != 0 && !std::ptr::eq(table, &COVERAGE)) else {
+            return;
+        };
+        if let Err(error) = unwritten.add(journal, table, minute, rows) {
+            tracing::debug!(%error, "a row that is not on disk cannot even be counted there");
+        }
+    }
+
+    /// Counts the rows that the journal did not take. A read that is known to have begun is counted already.
+    pub(super) fn count_rows_unwritten(&self, inner: &mut Inner, rows: &[Counted], known: bool) {
+        let Some(number) = inner.journal.as_ref().map(Journal::number) else { return };
+        // The first row is the one that the read is known by.
+        for counted in rows.iter().skip(usize::from(known)).filter(|counted| counted.outcome != Outcome::Late) {
+            self.count_unwritten(inner, number, counted.row.table(), counted.minute, 1);
+        }
+    }
+
+    /// The next tick of a device is due at `next` (µs UTC), further ones follow by the period.
+    pub(crate) fn scheduled(&self, table: &'static Table, address: &str, next: i64, period: Duration) {
+        locked(&self.inner).schedule.note(table, address, next, period);
+    }
+
+    /// Says in the journal that the collector is alive, and will have said so again after `for_` at the latest.
+    pub(crate) fn alive(&self, for_: Duration) {
+        let mut inner = locked(&self.inner);
+        let alive = alive(&mut inner, for_);
+        self.journal(&mut inner, alive);
+    }
+
+    /// Waits until the disk has the counts of what it has no room for.
+    pub(crate) fn sync_unwritten(&self) {
+        if let Some(Err(error)) = locked(&self.inner).unwritten.as_ref().map(Unwritten::sync) {
+            tracing::debug!(%error, "the counts of rows that are not on disk are not durable");
+        }
+    }
+
+    /// What has to be made durable now; `None` where nothing has changed. `end` also says that this is the last time; the
+    /// next journal says that the collector is alive for `for_`.
     ///
     /// # Errors
     /// When the next journal cannot be begun; nothing is cut then.
-    pub(crate) fn cut(&self, end: bool) -> io::Result<Option<Batch>> {
+    pub(crate) fn cut(&self, end: bool, for_: Duration) -> io::Result<Option<Batch>> {
         let mut inner = locked(&self.inner);
         let inner = &mut *inner;
         let now = Instant::now();
@@ -248,20 +203,25 @@ impl Outlet {
         }
         self.metrics.spool_oldest_seconds.set(inner.queue.oldest_age(now).as_secs() as i64);
         self.show(&inner.queue);
-        if !end && !inner.queue.has_changed() {
+        if !end && !inner.queue.has_changed() && !inner.journal_failed {
             return Ok(None);
         }
         let open = inner.frames.open_rows();
         let carried = (!open.is_empty()).then_some(Record::Carried(open));
-        let begun = inner.begun.iter().map(|((due, address, _), table)| {
-            let (due, address) = (*due, address.clone());
+        let begun = inner.begun.iter().map(|((due, address, _), begun)| {
+            let (table, due, address) = (begun.table, *due, address.clone());
             Record::Begun { table, due, address }
         });
-        let first: Vec<Record> = carried.into_iter().chain(begun).collect();
+        let mut first: Vec<Record> = carried.into_iter().chain(begun).collect();
+        if !end {
+            first.push(alive(inner, for_));
+        }
         let Some(journal) = &mut inner.journal else { return Ok(None) };
         *journal = journal.next(&first)?;
+        let number = journal.number();
+        self.journal_works(inner);
         inner.account = Account {
-            journal: journal.number(),
+            journal: number,
             ended: end,
             order_next: inner.queue.order_next(),
             seq_last: inner.frames.seqs_last(),
@@ -272,6 +232,7 @@ impl Outlet {
             episodes_open: inner.episodes.to_list(),
             route: Some(Route::clone(&inner.route)),
             kernel_log: inner.kernel_log.clone(),
+            baselines: inner.baselines.to_map(),
             ..inner.account.clone()
         };
         let Cut { fresh, removed } = inner.queue.cut();
@@ -281,9 +242,27 @@ impl Outlet {
         Ok(Some(Batch { frames, removed, account: inner.account.clone() }))
     }
 
+    /// The next journal has begun, with every read that is in flight.
+    fn journal_works(&self, inner: &mut Inner) {
+        let unwritten = |(key, begun): (&(i64, _, _), &mut Begun)| Some((key.0, begun.table, begun.unwritten.take()?));
+        let now_written: Vec<_> = inner.begun.iter_mut().filter_map(unwritten).collect();
+        for (due, table, number) in now_written {
+            self.count_unwritten(inner, number, table, minute_of(due), -1);
+        }
+        if std::mem::take(&mut inner.journal_failed) {
+            self.health.works("journal");
+        }
+    }
+
     /// What was cut last is durable: its frames may be published.
     pub(crate) fn written(&self) {
-        locked(&self.inner).queue.written(Instant::now());
+        let mut inner = locked(&self.inner);
+        inner.queue.written(Instant::now());
+        let base = inner.account.journal;
+        if let Some(unwritten) = &mut inner.unwritten {
+            unwritten.forget_before(base);
+        }
+        drop(inner);
         self.ready.notify_one();
     }
 
@@ -336,4 +315,11 @@ impl Outlet {
             spooling.bell.ring();
         }
     }
+}
+
+/// What says that the collector is alive, and what is due before it will have said so again.
+fn alive(inner: &mut Inner, for_: Duration) -> Record {
+    let now = Clock::now_us();
+    let until = now + i64::try_from(for_.as_micros()).unwrap_or(0);
+    Record::Alive { until, due: inner.schedule.due(now, until) }
 }

@@ -20,8 +20,12 @@ pub(super) struct Lane {
     pub(super) table: &'static Table,
     pub(super) in_flight: Option<InFlight>,
     pub(super) next_due: Instant,
-    /// The period that ends with `next_due`; the source may have another one by now.
+    /// The period that ends with `next_due`; another one may be in force by now.
     period: Duration,
+    /// The tick of the grid that a tick in between was put before.
+    then: Option<Instant>,
+    /// When the last read began.
+    began: Option<Instant>,
     ts_last: i64,
     /// Bits that the device has never supported, for rows without values.
     unsupported: Bits,
@@ -54,6 +58,10 @@ pub(super) struct Tick {
     pub(super) due: i64,
     /// Ticks before it that nobody came to.
     pub(super) missed: i64,
+    /// When the next one is due, µs UTC.
+    pub(super) next: i64,
+    /// By which period the following ones come.
+    pub(super) period: Duration,
 }
 
 impl Lane {
@@ -61,22 +69,49 @@ impl Lane {
     pub(super) fn new(table: &'static Table, source: &dyn Source, origin: Instant, address: &str) -> Lane {
         let period = source.period(table);
         let next_due = first_due(origin, period, address, Instant::now());
-        Lane { table, in_flight: None, next_due, period, ts_last: 0, unsupported: Bits::default() }
+        Lane {
+            table,
+            in_flight: None,
+            next_due,
+            period,
+            then: None,
+            began: None,
+            ts_last: 0,
+            unsupported: Bits::default(),
+        }
     }
 
-    /// Takes the tick that is due. What was due until now goes by the period in force until now.
-    pub(super) fn take_tick(&mut self, source: &dyn Source, address: &str) -> Tick {
+    /// Takes the tick that is due. What was due until now goes by the period in force until now, the next tick by `next`.
+    pub(super) fn take_tick(&mut self, next: Duration, address: &str) -> Tick {
         let (now, period) = (Instant::now(), self.period);
         let missed = (now - self.next_due).as_nanos() / period.as_nanos().max(1);
         let served = self.next_due + period * missed as u32;
-        self.period = source.period(self.table);
-        self.next_due = served + step(period, self.period, address);
-        Tick { served, due: Clock::now_us() - (now - served).as_micros() as i64, missed: missed as i64 }
+        self.period = next;
+        let on_the_grid = self.then.take().filter(|then| *then > now);
+        self.next_due = on_the_grid.unwrap_or_else(|| served + step(period, next, address));
+        let due = Clock::now_us() - (now - served).as_micros() as i64;
+        let next = due + (self.next_due - served).as_micros() as i64;
+        Tick { served, due, missed: missed as i64, next, period: self.period }
+    }
+
+    /// Puts the next tick before its time; the grid goes on from it.
+    pub(super) fn hurry(&mut self, due: Instant) {
+        self.next_due = self.next_due.min(due);
+    }
+
+    /// Puts a tick between those of the grid, no sooner than `apart` after the last read began.
+    pub(super) fn put_between(&mut self, now: Instant, apart: Duration) {
+        let due = self.began.map_or(now, |began| now.max(began + apart));
+        if due < self.next_due {
+            self.then.get_or_insert(self.next_due);
+            self.next_due = due;
+        }
     }
 
     /// Begins a read, in a task of its own.
     pub(super) fn begin(&mut self, source: &Arc<dyn Source>, address: &str, tick: &Tick) {
         let (table, began) = (self.table, Instant::now());
+        self.began = Some(began);
         let deadline = tick.served + source.deadline(table);
         let hard_deadline = source.hard_deadline().map(|hard| tick.served + hard);
         let (source, address) = (Arc::clone(source), address.to_owned());

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use racklake_schemas::{Row, Table};
 
 use crate::coverage::Outcome;
+use crate::schedule::Due;
 use crate::spool::row_bytes::{In, Out};
 use crate::spool::store::checksum;
 
@@ -60,6 +61,8 @@ pub(crate) enum Record {
     },
     /// Rows that an earlier journal has, and the account has counted, of a frame that is still open.
     Carried(Vec<Counted>),
+    /// The collector is alive, and will have said so again before `until`, µs UTC, with what was due by then.
+    Alive { until: i64, due: Vec<Due> },
 }
 
 /// The journal that is written to.
@@ -201,6 +204,16 @@ fn encode(record: &Record) -> Vec<u8> {
             out.text(reason.as_deref().unwrap_or_default());
             out.byte(u8::from(*waited));
         }
+        Record::Alive { until, due } => {
+            out.byte(6);
+            out.i64(*until);
+            out.u32(due.len() as u32);
+            for Due { table, minute, rows } in due {
+                out.text(table.name);
+                out.i64(*minute);
+                out.i64(*rows);
+            }
+        }
     }
     out.0
 }
@@ -219,6 +232,11 @@ fn decode(body: &mut In<'_>) -> Option<Record> {
         5 => {
             let (order, reason, waited) = (body.i64()? as u64, body.text()?, body.byte()? == 1);
             Record::Gone { order, reason: Some(reason).filter(|reason| !reason.is_empty()), waited }
+        }
+        6 => {
+            let (until, length) = (body.i64()?, body.u32()?);
+            let mut due = || Some(Due { table: body.table()?, minute: body.i64()?, rows: body.i64()? });
+            Record::Alive { until, due: (0..length).map(|_| due()).collect::<Option<_>>()? }
         }
         _ => return None,
     })
@@ -264,12 +282,14 @@ mod tests {
         journal.append(std::slice::from_ref(&skipped)).unwrap();
         let gone = Record::Gone { order: 7, reason: Some("spool_full".to_owned()), waited: true };
         journal.append(std::slice::from_ref(&gone)).unwrap();
+        let alive = Record::Alive { until: 9, due: vec![Due { table: &GPU_SAMPLE, minute: 60, rows: 8 }] };
+        journal.append(std::slice::from_ref(&alive)).unwrap();
         journal.append(std::slice::from_ref(&made)).unwrap();
         let whole = read(folder.path(), 4).unwrap();
-        assert_eq!(whole[1..], [begun, skipped, gone, made]);
+        assert_eq!(whole[1..], [begun, skipped, gone, alive, made]);
         let length = journal.file().metadata().unwrap().len();
         journal.file().set_len(length - 1).unwrap();
-        assert_eq!(read(folder.path(), 4).unwrap(), whole[..4]);
+        assert_eq!(read(folder.path(), 4).unwrap(), whole[..5]);
         assert_eq!(numbers(folder.path()).unwrap(), [4]);
     }
 }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::coverage::{Outcome, Told};
 use crate::drops::DropRange;
+use crate::edges::Baseline;
 use crate::episodes::Episode;
 use crate::kernel_log::Position;
 use crate::route::Route;
@@ -79,6 +80,12 @@ pub(crate) struct Account {
     /// How far the kernel log has been read; earlier versions read none.
     #[serde(default)]
     pub(crate) kernel_log: Option<Position>,
+    /// Last values of the counters whose rises are events, by device; earlier versions watched none.
+    #[serde(default)]
+    pub(crate) baselines: BTreeMap<String, Baseline>,
+    /// Which boot of the host it was; earlier versions did not say.
+    #[serde(default)]
+    pub(crate) boot_id: Option<String>,
 }
 
 impl Account {

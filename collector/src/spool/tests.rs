@@ -2,8 +2,9 @@
 //! what a dead process leaves behind.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use racklake_schemas::tables::{GPU_SAMPLE, event, gpu_sample};
+use racklake_schemas::tables::{GPU_SAMPLE, coverage, event, gpu_sample};
 use tempfile::TempDir;
 
 use super::*;
@@ -39,7 +40,17 @@ impl Collector {
     }
 
     fn start_for(state_dir: &TempDir, frames: FramesConfig, config: SpoolConfig, route: &Arc<Route>) -> Collector {
-        let spool = Spool::open_on(state_dir.path(), "n1", "host-1", route).unwrap();
+        Collector::start_on("boot-1", state_dir, frames, config, route)
+    }
+
+    fn start_on(
+        boot_id: &str,
+        state_dir: &TempDir,
+        frames: FramesConfig,
+        config: SpoolConfig,
+        route: &Arc<Route>,
+    ) -> Collector {
+        let spool = Spool::open_on(state_dir.path(), "n1", ("host-1", boot_id), route).unwrap();
         let (folder, store) = (spool.folder.clone(), Arc::clone(&spool.store));
         let place = Place { route: Arc::clone(route), ..place_of(&spool.account.stream_id) };
         let limits = (&frames, &config);
@@ -54,7 +65,7 @@ impl Collector {
 
     /// What the writer does.
     fn write(&self, end: bool) {
-        let Some(batch) = self.outlet.cut(end).unwrap() else { return };
+        let Some(batch) = self.outlet.cut(end, Duration::from_secs(1)).unwrap() else { return };
         self.store.commit(&batch).unwrap();
         self.outlet.written();
         journal::remove_before(&self.folder, batch.account.journal).unwrap();
@@ -64,7 +75,9 @@ impl Collector {
     fn killed(&self) -> TempDir {
         let copy = tempfile::tempdir().unwrap();
         std::fs::create_dir(copy.path().join(FOLDER)).unwrap();
-        for entry in std::fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap()) {
+        let entries = std::fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap());
+        // A link stands for a file that takes nothing.
+        for entry in entries.filter(|entry| entry.file_type().unwrap().is_file()) {
             std::fs::copy(entry.path(), copy.path().join(FOLDER).join(entry.file_name())).unwrap();
         }
         copy
@@ -151,6 +164,54 @@ fn a_kill_costs_the_read_in_flight_and_nothing_else() {
 }
 
 #[test]
+fn a_kill_while_the_disk_is_full_loses_nothing_that_is_not_counted() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let first = Collector::start(&state_dir);
+    // The journal to which it goes on is on a device that is always full.
+    std::os::unix::fs::symlink("/dev/full", first.folder.join("journal-2")).unwrap();
+    first.outlet.cut(true, Duration::ZERO).unwrap();
+    (1..=2).for_each(|ts| first.read(ts));
+    first.outlet.skipped(&GPU_SAMPLE, 3, 2, "tick_skipped");
+    first.outlet.begun(&GPU_SAMPLE, MINUTE, "address");
+    let sent = Collector::start(&first.killed()).sent();
+    let sums = sent.coverage("gpu_sample");
+    assert_eq!((sums.expected, sums.collected, sums.dropped, sums.lost_in_flight), (5, 0, 5, 0));
+    let reasons = sent.texts("coverage", coverage::DROP_REASONS_JSON);
+    assert!(reasons.iter().any(|reasons| reasons.contains("spool_not_written")), "{reasons:?}");
+    let details: serde_json::Value = serde_json::from_str(&sent.texts("event", event::DETAILS_JSON)[0]).unwrap();
+    assert_eq!(details["rows_unwritten"]["gpu_sample"], 5);
+    // The next journal is on a disk that has room.
+    first.write(false);
+    let sent = Collector::start(&first.killed()).sent();
+    let sums = sent.coverage("gpu_sample");
+    assert_eq!((sums.expected, sums.collected, sums.dropped, sums.lost_in_flight), (5, 2, 2, 1));
+    assert_eq!(times(&sent), [1, 2]);
+}
+
+#[test]
+fn a_host_that_goes_down_has_lost_at_most_what_was_due_since_its_disk_was_last_waited_for() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let first = Collector::start(&state_dir);
+    let next = Clock::now_us() + 100_000;
+    first.outlet.scheduled(&GPU_SAMPLE, "address", next, Duration::from_millis(300));
+    first.outlet.event(own("collector_start", "info", "started"), None);
+    first.write(false); // for a second, in which four reads are due
+    first.outlet.begun(&GPU_SAMPLE, next, "address");
+    first.outlet.rows(vec![gpu_row("a", next)], next, "address", false);
+    first.outlet.skipped(&GPU_SAMPLE, next + 300_000, 1, "tick_skipped");
+    let lost = |boot_id| {
+        let (frames, config) = (FramesConfig::default(), SpoolConfig::default());
+        let sent = Collector::start_on(boot_id, &first.killed(), frames, config, &place().route).sent();
+        let sums = sent.coverage("gpu_sample");
+        assert_eq!(sums.expected, sums.collected + sums.dropped + sums.lost_in_flight);
+        let details = sent.texts("event", event::DETAILS_JSON).into_iter().find(|text| text.contains("ticks")).unwrap();
+        let details: serde_json::Value = serde_json::from_str(&details).unwrap();
+        (sums.lost_in_flight, details["lost_at_most"]["gpu_sample"].as_i64())
+    };
+    assert_eq!((lost("boot-1"), lost("boot-2")), ((0, None), (2, Some(2))));
+}
+
+#[test]
 fn an_episode_that_a_restart_cuts_off_is_closed_once() {
     let state_dir = tempfile::tempdir().unwrap();
     let first = Collector::start(&state_dir);
@@ -192,7 +253,7 @@ fn a_kill_within_a_transaction_doubles_nothing() {
     first.write(false);
     first.read(2);
     close_a_frame();
-    let batch = first.outlet.cut(false).unwrap().unwrap();
+    let batch = first.outlet.cut(false, Duration::ZERO).unwrap().unwrap();
     first.read(3); // closes the frame
     first.read(4);
     first.outlet.tell_coverage(None);
@@ -321,12 +382,12 @@ fn the_spool_of_another_host_is_sent_but_not_continued() {
     (1..=4).for_each(|ts| first.read(ts));
     first.write(false);
     let left = first.killed();
-    let cloned = Spool::open_on(left.path(), "n1", "host-2", &place().route).unwrap();
+    let cloned = Spool::open_on(left.path(), "n1", ("host-2", "boot-1"), &place().route).unwrap();
     assert_ne!(cloned.account.stream_id, first.stream());
     assert!(cloned.account.seq_last.is_empty() && cloned.records.is_empty());
     assert_eq!(cloned.frames.iter().map(|(_, frame)| frame.stream_id.as_str()).collect::<Vec<_>>(), [first.stream()]);
     drop(cloned);
-    let renamed = Spool::open_on(first.killed().path(), "n2", "host-1", &place().route).unwrap();
+    let renamed = Spool::open_on(first.killed().path(), "n2", ("host-1", "boot-1"), &place().route).unwrap();
     assert_ne!(renamed.account.stream_id, first.stream());
     assert!(!renamed.records.is_empty());
 }

@@ -80,14 +80,17 @@ impl Writer {
     /// Writes until the bell says that it is the end, and then what is left.
     pub(crate) fn run(self) {
         let mut written: Option<Instant> = None;
-        let mut failing = false;
+        let (mut failing, mut slowest) = (false, Duration::ZERO);
         loop {
             let fsync_period = self.outlet.fsync_period();
             let mut end = self.bell.wait(fsync_period);
             let rest = written.map(|at| fsync_period.saturating_sub(at.elapsed())).unwrap_or_default();
             end = end || self.bell.wait_for_end(rest);
             self.bell.clear();
-            self.write(end, &mut failing);
+            let began = Instant::now();
+            // The next one begins a period after this one has ended, at the latest.
+            self.write(end, fsync_period + slowest * 2, &mut failing);
+            slowest = began.elapsed().max(slowest * 7 / 8);
             written = Some(Instant::now());
             if end {
                 return;
@@ -95,10 +98,12 @@ impl Writer {
         }
     }
 
-    fn write(&self, end: bool, failing: &mut bool) {
-        let batch = match self.outlet.cut(end) {
+    /// Writes what is there; the disk will have been waited for again after `next` at the latest.
+    fn write(&self, end: bool, next: Duration, failing: &mut bool) {
+        let batch = match self.outlet.cut(end, next) {
             Ok(Some(batch)) => batch,
             Ok(None) => {
+                self.outlet.alive(next);
                 if let Some(Err(error)) = self.outlet.journal_file().map(|file| file.sync_data()) {
                     self.fails(failing, &error.to_string());
                 }
@@ -138,6 +143,7 @@ impl Writer {
     }
 
     fn fails(&self, failing: &mut bool, reason: &str) {
+        self.outlet.sync_unwritten();
         let folder = self.folder.display();
         self.health
             .fails("spool", &format!("{folder} cannot be written: {reason}; make room there, or have it writable"));

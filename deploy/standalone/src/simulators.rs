@@ -40,8 +40,10 @@ impl Simulators {
     pub(crate) fn nodes(&self) -> Vec<Node> {
         let mut nodes: Vec<Node> = Vec::new();
         for (i, library) in self.libraries.iter().enumerate() {
-            let mut sources =
-                format!("[kernel_log]\nenabled = false\n[nvml]\nlibrary = {:?}\n", library.display().to_string());
+            let mut sources = format!(
+                "[kernel_log]\nenabled = false\n[hwmon]\nenabled = false\n[amd]\nenabled = false\n[nvml]\nlibrary = {:?}\n",
+                library.display().to_string()
+            );
             if i == 0 {
                 sources.push_str("[miners]\nperiod = \"5s\"\n");
                 for address in self.miners.addresses() {

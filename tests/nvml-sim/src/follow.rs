@@ -35,21 +35,29 @@ impl Library {
         }
         if is_first && state.written.began_us.is_some() {
             let now = state.now();
+            self.follow_changes(state, now);
             state.happenings.forget_before(now);
         }
     }
 
     /// Lets happen what is due.
     pub(crate) fn follow_time(&self, state: &mut State) {
+        if state.changes.is_empty() && !state.happenings.has_lines() {
+            return;
+        }
         let now = state.now();
+        self.follow_changes(state, now);
+        let since_boot = self.uptime + state.started.elapsed().as_secs_f64();
+        state.happenings.log(now, since_boot);
+    }
+
+    fn follow_changes(&self, state: &mut State, now: f64) {
         while state.changes.front().is_some_and(|at| *at <= now) {
             let Some(at) = state.changes.pop_front() else { break };
             if let Ok(scenario) = state.written.at(at) {
                 self.take_over(state, scenario, at);
             }
         }
-        let since_boot = self.uptime + state.started.elapsed().as_secs_f64();
-        state.happenings.log(now, since_boot);
     }
 
     fn take_over(&self, state: &mut State, scenario: Scenario, now: f64) {
@@ -77,7 +85,8 @@ impl Library {
             let profile = Profile::find(gpu.profile.as_deref(), &gpu.name, folder);
             state.units[index].set_profile(profile);
         }
-        state.happenings.follow(&state.units, scenario.kmsg.as_ref().map(|log| folder.join(log)));
+        let log = scenario.kmsg.as_ref().map(|log| folder.join(log));
+        state.happenings.follow(&state.units, log, &scenario.line, now);
         state.scenario = scenario;
     }
 }

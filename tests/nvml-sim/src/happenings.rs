@@ -6,11 +6,13 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use crate::kernel_log::KernelLog;
-use crate::scenario::{Burst, GpuScenario, Xid};
+use crate::scenario::{Burst, GpuScenario, KernelLine, Xid};
 use crate::unit::Unit;
 
 /// An XID, as a bit of `nvmlEventType`.
 const XID: u64 = 8;
+/// What has to be done about the GPU has changed.
+const RECOVERY_ACTION: u64 = 0x8000;
 /// A storm of correctable errors has begun.
 const STORM: u64 = 0x200;
 /// A library that goes on where one before it was does not tell what is older than this, seconds.
@@ -39,6 +41,8 @@ enum Listed {
     Xid(usize, Xid),
     Burst(usize, Burst),
     Storm(usize, f64),
+    RecoveryAction(usize, u32),
+    Line(KernelLine),
 }
 
 /// What has been listed, and what of it nobody has been told yet.
@@ -52,14 +56,15 @@ pub(crate) struct Happenings {
 
 impl Happenings {
     /// Takes over what the GPUs' scenarios list; what is newly listed will happen once.
-    pub(crate) fn follow(&mut self, units: &[Unit], log: Option<PathBuf>) {
+    pub(crate) fn follow(&mut self, units: &[Unit], log: Option<PathBuf>, lines: &[KernelLine], now: f64) {
         self.log.open(log);
-        let listed: Vec<Listed> = units.iter().enumerate().flat_map(|(i, unit)| listed_by(i, &unit.gpu)).collect();
+        let of_units = units.iter().enumerate().flat_map(|(i, unit)| listed_by(i, &unit.gpu));
+        let listed: Vec<Listed> = of_units.chain(lines.iter().cloned().map(Listed::Line)).collect();
         let mut old = std::mem::take(&mut self.seen);
         for new in &listed {
             match old.iter().position(|seen| seen == new) {
                 Some(seen) => drop(old.swap_remove(seen)),
-                None => self.plan(new, units),
+                None => self.plan(new, units, now),
             }
         }
         self.seen = listed;
@@ -73,11 +78,13 @@ impl Happenings {
         self.lines.retain(|line| line.at >= now - MISSED);
     }
 
-    fn plan(&mut self, listed: &Listed, units: &[Unit]) {
+    fn plan(&mut self, listed: &Listed, units: &[Unit], now: f64) {
         match listed {
             Listed::Storm(unit, at) => self.tell(*unit, STORM, 0, *at, None),
+            Listed::RecoveryAction(unit, action) => self.tell(*unit, RECOVERY_ACTION, u64::from(*action), now, None),
+            Listed::Line(line) => self.lines.push_back(Line { at: line.at, text: line.text.clone() }),
             Listed::Xid(unit, xid) => {
-                let at = xid.at.unwrap_or(0.0);
+                let at = xid.at.unwrap_or(now);
                 self.tell(*unit, xid.event_type, xid.code, at, None);
                 if xid.event_type == XID && self.log.is_open() {
                     let burst =
@@ -113,6 +120,11 @@ impl Happenings {
         }
     }
 
+    /// Whether lines of the kernel log are to be written, now or later.
+    pub(crate) fn has_lines(&self) -> bool {
+        !self.lines.is_empty() || self.log.is_waiting()
+    }
+
     /// Writes the lines of the kernel log that have come by `now`. `since_boot` is of the machine, seconds.
     pub(crate) fn log(&mut self, now: f64, since_boot: f64) {
         while self.lines.front().is_some_and(|line| line.at <= now) {
@@ -137,7 +149,10 @@ impl Happenings {
 fn listed_by(unit: usize, gpu: &GpuScenario) -> Vec<Listed> {
     let xids = gpu.xid.iter().map(|xid| Listed::Xid(unit, xid.clone()));
     let bursts = gpu.burst.iter().map(|burst| Listed::Burst(unit, burst.clone()));
-    xids.chain(bursts).chain(gpu.storm.as_ref().map(|storm| Listed::Storm(unit, storm.at))).collect()
+    let storm = gpu.storm.as_ref().map(|storm| Listed::Storm(unit, storm.at));
+    let action = Some(gpu.recovery_action).filter(|action| *action != 0);
+    let action = action.map(|action| Listed::RecoveryAction(unit, action));
+    xids.chain(bursts).chain(storm).chain(action).collect()
 }
 
 impl Burst {

@@ -32,6 +32,11 @@ impl KernelLog {
         self.path.is_some()
     }
 
+    /// Whether there are lines that could not be written yet.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Keeps a line to be written.
     pub(crate) fn push(&mut self, text: String) {
         self.waiting.push_back(text);

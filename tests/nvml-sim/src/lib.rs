@@ -42,5 +42,6 @@ pub use account::{Answer, read_account};
 pub use counters::Counter;
 pub use install::{install, library_path};
 pub use scenario::{
-    Architecture, Burst, Fabric, Fan, GpuScenario, Link, Mig, Platform, Scenario, ScenarioError, Storm, Workload, Xid,
+    Architecture, Burst, Fabric, Fan, GpuScenario, KernelLine, Link, Mig, Platform, Scenario, ScenarioError, Storm,
+    Workload, Xid,
 };

@@ -42,7 +42,7 @@ pub(crate) trait Given: Sized {
 pub(crate) struct Place {
     /// Index of the GPU.
     pub(crate) unit: usize,
-    /// Number of the MIG instance in it, for the handle of one.
+    /// Number of the MIG instance in it (`Mig::number`), for the handle of one.
     pub(crate) mig: Option<usize>,
 }
 
@@ -204,13 +204,15 @@ impl Library {
     /// Waits as long as the scenario says that a call about a GPU lasts.
     pub(crate) fn wait_as_told(&self, index: usize, call: &str) {
         let began = Instant::now();
-        let latency = {
+        let (latency, hangs) = {
             let state = self.state();
-            let now = state.now();
-            state.units.get(index).map_or(0, |unit| unit.latency_us(call, now))
+            let Some(unit) = state.units.get(index) else { return };
+            (unit.latency_us(call, || state.now()), unit.hangs(call))
         };
         if latency > 0 {
             std::thread::sleep(Duration::from_micros(latency));
+        } else if !hangs {
+            return;
         }
         self.wait_while(|state| match state.units.get(index) {
             Some(unit) if unit.hangs(call) => {
@@ -299,7 +301,7 @@ impl State {
         }
         let unit = self.units.get(place.unit).ok_or(nvml::nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT)?;
         unit.refusal(call).map_or(Ok(()), Err)?;
-        let is_there = place.mig.is_none_or(|mig| mig < unit.gpu.mig.len());
+        let is_there = place.mig.is_none_or(|mig| unit.gpu.instance(mig).is_some());
         if is_there { Ok(()) } else { Err(nvml::nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT) }
     }
 }

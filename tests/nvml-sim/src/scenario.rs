@@ -13,7 +13,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use gpu::GpuScenario;
-pub use parts::{Architecture, Burst, Fabric, Fan, Link, Mig, Platform, Storm, Workload, Xid};
+pub use parts::{Architecture, Burst, Fabric, Fan, KernelLine, Link, Mig, Platform, Storm, Workload, Xid};
 
 /// The content of a scenario file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +43,8 @@ pub struct Scenario {
     pub began_us: Option<i64>,
     /// File or FIFO, relative to the library's folder, that XIDs are written to as lines of the kernel log.
     pub kmsg: Option<String>,
+    /// Other lines of the kernel log; one that is newly listed happens once.
+    pub line: Vec<KernelLine>,
     /// Changes of these keys, each with the second `at` that it is from.
     pub change: Vec<toml::Table>,
     /// The GPUs, in the order of their indexes.
@@ -121,6 +123,7 @@ impl Default for Scenario {
             hang: Vec::new(),
             began_us: None,
             kmsg: None,
+            line: Vec::new(),
             change: Vec::new(),
             gpu: vec![GpuScenario { count: 8, ..GpuScenario::default() }],
         }

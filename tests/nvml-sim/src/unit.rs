@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::counters::{Counter, Counters};
 use crate::model::{Model, mix};
 use crate::profile::Profile;
-use crate::scenario::{GpuScenario, Scenario, names, parse_pci};
+use crate::scenario::{GpuScenario, Scenario, Storm, names, parse_pci};
 
 /// PCI buses of the GPUs of an eight-GPU board.
 const BUSES: [u32; 8] = [0x1b, 0x43, 0x52, 0x61, 0x9d, 0xc3, 0xd1, 0xdf];
@@ -73,7 +73,7 @@ impl Unit {
 
     /// UUID of a MIG instance.
     pub(crate) fn mig_uuid(&self, number: usize) -> String {
-        let given = self.gpu.mig.get(number).and_then(|mig| mig.uuid.clone());
+        let given = self.gpu.instance(number).and_then(|mig| mig.uuid.clone());
         given.unwrap_or_else(|| {
             format!("MIG-{}", uuid_text(mix(self.seed ^ 4), mix(self.seed ^ 5 ^ ((number as u64) << 8))))
         })
@@ -126,22 +126,22 @@ impl Unit {
         if lacks { Some(3) } else { self.profile.refusal(call) }
     }
 
-    /// How long a call takes at the second `now`, µs.
-    pub(crate) fn latency_us(&self, call: &str, now: f64) -> u64 {
-        // What all calls wait for, a batch of fields waits for once.
-        let is_part = call.starts_with("field:") || call.starts_with("gpm:");
+    /// How long a call takes, µs, at the second that `now` gives.
+    pub(crate) fn latency_us(&self, call: &str, now: impl Fn() -> f64) -> u64 {
         let own = self.gpu.call_latency_us.iter().find(|(entry, _)| names(entry, call));
         let own = own.map(|(_, latency)| *latency).or_else(|| self.profile.latency_us(call)).unwrap_or(0);
+        if self.gpu.latency_ms == 0 && self.gpu.storm.is_none() {
+            return own;
+        }
+        // What all calls wait for, a batch of fields waits for once.
+        let is_part = call.starts_with("field:") || call.starts_with("gpm:");
         let all = if is_part { 0 } else { self.gpu.latency_ms * 1000 };
-        let of_storm = match &self.gpu.storm {
-            Some(storm)
-                if storm.calls.iter().any(|entry| names(entry, call)) || (storm.calls.is_empty() && !is_part) =>
-            {
-                (storm.latency_ms as f64 * 1000.0 * self.gpu.storm_share(now)) as u64
-            }
-            _ => 0,
+        let is_slow = |storm: &&Storm| match storm.calls.is_empty() {
+            true => !is_part,
+            false => storm.calls.iter().any(|entry| names(entry, call)),
         };
-        own + all + of_storm
+        let storm = self.gpu.storm.as_ref().filter(is_slow);
+        own + all + storm.map_or(0, |storm| (storm.latency_ms as f64 * 1000.0 * self.gpu.storm_share(now())) as u64)
     }
 
     /// The type that a field is given in, where it is not the usual one.

@@ -185,7 +185,7 @@ impl Fleet {
             "site = \"drill\"\nnode = {name:?}\nrack = \"r1\"\nstate_dir = {state:?}\n\
              [kafka]\nbootstrap_servers = {bootstrap:?}\ntopic_prefix = {prefix:?}\npartitions = {PARTITIONS}\n\
              [http]\nlisten = {http:?}\n[frames]\nage_max = \"500ms\"\n[spool]\nfsync_period = \"100ms\"\n{bound}\
-             [kernel_log]\nenabled = false\n[nvml]\nlibrary = {library:?}\nperiod = \"250ms\"\nhard_deadline = \"2s\"\n[miners]\nperiod = \"1s\"\n{miners}",
+             [kernel_log]\nenabled = false\n[hwmon]\nenabled = false\n[amd]\nenabled = false\n[nvml]\nlibrary = {library:?}\nperiod = \"250ms\"\nhard_deadline = \"2s\"\n[miners]\nperiod = \"1s\"\n{miners}",
             state = spool.path().display().to_string(),
             prefix = self.prefix,
             library = library.display().to_string(),

@@ -1,4 +1,4 @@
-//! The ways that are left to lose data: the spool's bound and a full spool disk. What is lost is counted and named, row by
+//! The ways that are left to lose data: the spool's bound, a full spool disk, and a kill at that moment. What is lost is counted and named, row by
 //! row; the collector goes on, says on /healthz what to do, and recovers by itself.
 
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ struct Collector {
     process: Process,
     account: PathBuf,
     http: String,
+    /// Keeps the small disk, where there is one, while no collector runs.
+    keeper: Option<Process>,
 }
 
 impl Collector {
@@ -33,25 +35,47 @@ impl Collector {
         let text = format!(
             "site = \"test\"\nnode = \"node-1\"\nstate_dir = {state:?}\n[kafka]\nbootstrap_servers = {bootstrap:?}\n\
              topic_prefix = {prefix:?}\npartitions = {PARTITIONS}\n[http]\nlisten = {http:?}\n{LIMITS}\
-             [kernel_log]\nenabled = false\n[nvml]\nlibrary = {library:?}\nperiod = \"40ms\"\n",
+             [kernel_log]\nenabled = false\n[hwmon]\nenabled = false\n[amd]\nenabled = false\n[nvml]\nlibrary = {library:?}\nperiod = \"40ms\"\n",
             state = state.display().to_string(),
             bootstrap = site.broker.bootstrap(),
             prefix = site.prefix,
             library = library.display().to_string(),
         );
         std::fs::write(&config, text).unwrap();
-        let program = binaries::path("racklake-collector").unwrap().display().to_string();
-        let (config, account) = (config.display().to_string(), library.with_file_name("gpu.jsonl"));
-        let log = [("NO_COLOR", "1")];
-        let start = |program: &str, arguments: &[&str]| {
-            Process::start_in("node-1", Path::new(program), arguments, &site.folder, &log).unwrap()
-        };
-        let script = format!("mount -t tmpfs -o size=8m tmpfs {} && exec {program} --config {config}", state.display());
-        let process = match on_small_disk {
-            true => start("unshare", &["--map-root-user", "--mount", "sh", "-c", &script]),
-            false => start(&program, &["--config", &config]),
-        };
-        Collector { process, account, http }
+        let keeper = on_small_disk.then(|| {
+            let script = format!("mount -t tmpfs -o size=8m tmpfs {} && exec sleep 3600", state.display());
+            let arguments = ["--map-root-user", "--mount", "sh", "-c", &script];
+            let keeper = Process::start("keeper", Path::new("unshare"), &arguments, &site.folder).unwrap();
+            let mounts = format!("/proc/{}/mounts", keeper.pid());
+            let mounted =
+                || std::fs::read_to_string(&mounts).ok()?.contains(&state.display().to_string()).then_some(());
+            wait_for("the small disk", 30, mounted).unwrap();
+            keeper
+        });
+        let account = library.with_file_name("gpu.jsonl");
+        let process = run(site, keeper.as_ref());
+        Collector { process, account, http, keeper }
+    }
+
+    /// Kills it, and starts it again on the same disk once `meanwhile` is done.
+    fn kill_and_restart(&mut self, site: &Site, meanwhile: impl FnOnce()) {
+        self.process.kill().unwrap();
+        meanwhile();
+        self.process = run(site, self.keeper.as_ref());
+    }
+
+    /// The small disk as this process sees it.
+    fn disk(&self, site: &Site) -> PathBuf {
+        let keeper = self.keeper.as_ref().expect("there is a small disk");
+        PathBuf::from(format!("/proc/{}/root{}", keeper.pid(), state_dir(site).display()))
+    }
+
+    /// Leaves no room on the small disk; gives the file that takes it.
+    fn fill_disk(&self, site: &Site) -> PathBuf {
+        let ballast = self.disk(site).join("ballast");
+        // dd ends with an error when the disk is full, which is what is wanted.
+        Command::new("dd").args(["if=/dev/zero", "bs=4k"]).arg(format!("of={}", ballast.display())).output().unwrap();
+        ballast
     }
 
     /// The sum of a metric over all series that have the label.
@@ -82,14 +106,31 @@ impl Collector {
     }
 
     /// Ends it and ingest in order, and compares account, lake and coverage.
-    fn check(mut self, site: &Site, ingest: Ingest, reason: &str) {
+    fn check(mut self, site: &Site, ingest: Ingest, reason: &str, kills: usize) {
         assert!(self.process.is_running(), "{}", self.process.tail());
         let status = self.process.terminate(60).unwrap();
         assert!(status.success(), "{status}\n{}", self.process.tail());
         site.wait_until_drained(&ingest, &TABLES, 60).unwrap();
         site.stop_ingest(ingest).unwrap();
         let (lake, account) = (site.lake().display().to_string(), self.account.display().to_string());
-        println!("{}", python::run("check_spool_limits.py", &[&lake, &account, reason]).unwrap());
+        println!("{}", python::run("check_spool_limits.py", &[&lake, &account, reason, &kills.to_string()]).unwrap());
+    }
+}
+
+/// Runs the collector of the site's config, where its small disk is if it has one.
+fn run(site: &Site, keeper: Option<&Process>) -> Process {
+    let program = binaries::path("racklake-collector").unwrap().display().to_string();
+    let config = site.folder.join("node-1.toml").display().to_string();
+    let log = [("NO_COLOR", "1")];
+    let start = |program: &str, arguments: &[&str]| {
+        Process::start_in("node-1", Path::new(program), arguments, &site.folder, &log).unwrap()
+    };
+    match keeper.map(|keeper| keeper.pid().to_string()) {
+        Some(pid) => {
+            let enter = ["--target", &pid, "--user", "--preserve-credentials", "--mount", "--"];
+            start("nsenter", &[&enter[..], &[&program, "--config", &config]].concat())
+        }
+        None => start(&program, &["--config", &config]),
     }
 }
 
@@ -116,7 +157,7 @@ fn what_the_bound_of_the_spool_drops_is_what_coverage_says() {
     assert!(status == 503 && body.contains("spool.bytes_max"), "{status} {body}");
     site.broker.restart().unwrap();
     collector.wait_for_frames(40);
-    collector.check(&site, ingest, "spool_full");
+    collector.check(&site, ingest, "spool_full", 0);
 }
 
 #[test]
@@ -125,15 +166,29 @@ fn what_a_full_spool_disk_costs_is_what_coverage_says() {
     let (site, ingest) = start_site("spool_disk", "spool-disk");
     let collector = Collector::start(&site, true);
     collector.wait_for_frames(5);
-    let disk = PathBuf::from(format!("/proc/{}/root{}", collector.process.pid(), state_dir(&site).display()));
-    let ballast = disk.join("ballast");
-    // dd ends with an error when the disk is full, which is what is wanted.
-    Command::new("dd").args(["if=/dev/zero", "bs=4k"]).arg(format!("of={}", ballast.display())).output().unwrap();
+    let ballast = collector.fill_disk(&site);
     collector.wait_for_drops("spool_unwritable");
     let (status, body) = collector.health();
     assert!(status == 503 && body.contains("spool: ") && body.contains("make room"), "{status} {body}");
     std::fs::remove_file(&ballast).unwrap();
     collector.wait("the spool to be written again", || !collector.health().1.contains("cannot be written"));
     collector.wait_for_frames(10);
-    collector.check(&site, ingest, "spool_unwritable");
+    collector.check(&site, ingest, "spool_unwritable", 0);
+}
+
+#[test]
+fn what_a_kill_while_the_spools_disk_is_full_costs_is_what_coverage_says() {
+    let _turn = turn();
+    let (site, ingest) = start_site("spool_disk_kill", "spool-disk-kill");
+    let mut collector = Collector::start(&site, true);
+    collector.wait_for_frames(5);
+    let ballast = collector.fill_disk(&site);
+    collector.wait("the journal to fail", || collector.health().1.contains("journal: "));
+    let rows = || collector.metric("racklake_collector_rows_total", "table=\"gpu_sample\"");
+    let before = rows();
+    collector.wait("rows that only memory holds", || rows() > before + 50);
+    collector.kill_and_restart(&site, || std::fs::remove_file(&ballast).unwrap());
+    collector.wait("the collector to be back", || http_get(&collector.http, "/healthz").is_ok());
+    collector.wait_for_frames(10);
+    collector.check(&site, ingest, "spool_not_written", 1);
 }

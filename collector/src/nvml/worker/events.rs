@@ -13,7 +13,7 @@ use super::Shared;
 use super::library::Library;
 use crate::kernel_log::{self, explained};
 use crate::nvml::pipe::Report;
-use crate::nvml::raw::{Answer, Calls, EventSet, Handle, RawEvent, TIMEOUT};
+use crate::nvml::raw::{Answer, EventSet, Handle, RawEvent, TIMEOUT};
 use crate::source::EventDraft;
 
 /// nvmlEventTypeXidCriticalError.
@@ -45,7 +45,7 @@ pub(super) fn watch(library: &Arc<Library>, gpus: Vec<(String, Handle)>, shared:
 fn run(library: &Library, gpus: &[(String, Handle)], stop: &AtomicBool, shared: &Shared) -> Answer<()> {
     let set = EventSet::new(library.nvml.lib())?;
     for (address, device) in gpus {
-        let calls = Calls { lib: library.nvml.lib(), device: *device };
+        let calls = library.calls(*device);
         let registered = calls.event_types().and_then(|kinds| set.register(*device, kinds & !NOISE));
         if let Err(code) = registered {
             tracing::warn!("GPU {address} tells no events (return code {code})");

@@ -1,5 +1,8 @@
 //! The thread of one GPU: it finds out the GPU's address, and then makes all calls about it, one after another.
+//!
+//! The MIG instances of a GPU are read by its thread too: they are one chip, behind one driver lock.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError};
@@ -7,24 +10,37 @@ use std::time::Instant;
 
 use racklake_schemas::Table;
 use racklake_schemas::clock::Clock;
-use racklake_schemas::tables::GPU_SAMPLE;
+use racklake_schemas::tables::{GPU_HEALTH, GPU_SAMPLE};
 
 use super::Shared;
 use super::library::Library;
 use crate::nvml::calls::{Slot, idle};
-use crate::nvml::raw::{Calls, Handle};
-use crate::nvml::sample::{self, Memory};
+use crate::nvml::memory::Memory;
+use crate::nvml::raw::{Calls, FUNCTION_NOT_FOUND, Handle, NOT_SUPPORTED};
 use crate::nvml::supervisor::NAMELESS;
-use crate::nvml::{identity, unreachable};
+use crate::nvml::{health, identity, sample, unreachable};
 use crate::place::locked;
 use crate::source::{Identity, Reading};
 
-/// One read of each tier and one question of identity can wait; more never come.
-const QUEUE_MAX: usize = 4;
+/// One read of each tier of the GPU and of each MIG instance, and one question of identity can wait; more never come.
+const QUEUE_MAX: usize = 64;
 
 enum Request {
-    Read(u64, &'static Table),
-    Identify(Sender<(String, Identity)>),
+    /// A read of the GPU, or of its MIG instance at that address.
+    Read {
+        id: u64,
+        address: String,
+        table: &'static Table,
+    },
+    Identify(Sender<Told>),
+}
+
+/// What a GPU says when it is asked who it is.
+pub(super) struct Told {
+    /// Its own address.
+    pub(super) address: String,
+    /// By address, of itself and of its MIG instances.
+    pub(super) identities: Vec<(String, Identity)>,
 }
 
 /// The way to a GPU's thread, which ends when this is gone.
@@ -38,13 +54,14 @@ pub(super) struct Gpu {
 pub(super) type Introduction = (u32, Option<(String, Handle)>);
 
 impl Gpu {
-    /// Has the GPU read; the reading is reported. Says whether its thread takes the request.
-    pub(super) fn read(&self, id: u64, table: &'static Table) -> bool {
-        self.requests.try_send(Request::Read(id, table)).is_ok()
+    /// Has the GPU read, or its MIG instance at that address; the reading is reported. Says whether its thread takes the
+    /// request.
+    pub(super) fn read(&self, id: u64, address: &str, table: &'static Table) -> bool {
+        self.requests.try_send(Request::Read { id, address: address.to_owned(), table }).is_ok()
     }
 
     /// Asks the GPU who it is; `false` when it has not even begun with what it was asked before.
-    pub(super) fn ask_identity(&self, reply: &Sender<(String, Identity)>) -> bool {
+    pub(super) fn ask_identity(&self, reply: &Sender<Told>) -> bool {
         !self.is_asked.swap(true, Ordering::Relaxed) && self.requests.try_send(Request::Identify(reply.clone())).is_ok()
     }
 }
@@ -95,13 +112,16 @@ fn serve(
     inbox: &Receiver<Request>,
     is_asked: &AtomicBool,
 ) {
-    let calls = Calls { lib: library.nvml.lib(), device: handle };
-    let mut memory = Memory::default();
+    // What is remembered holds memory of the library, and goes before it.
+    let mut parts = BTreeMap::from([(address.to_owned(), Part { handle, memory: Memory::default() })]);
     while let Ok(request) = inbox.recv() {
         match request {
-            Request::Read(id, table) => {
+            Request::Read { id, address, table } => {
                 let began = Instant::now();
-                let mut reading = read(&calls, &mut memory, table);
+                let mut reading = match parts.get_mut(&address) {
+                    Some(part) => read(&library.calls(part.handle), &mut part.memory, table),
+                    None => unreachable(table),
+                };
                 idle();
                 reading.ended_at = Some(Clock::now_us());
                 reading.read_us = i32::try_from(began.elapsed().as_micros()).ok();
@@ -109,16 +129,52 @@ fn serve(
             }
             Request::Identify(reply) => {
                 is_asked.store(false, Ordering::Relaxed);
-                let identity = identity::read(&library.nvml, handle, address);
+                follow_instances(library, address, handle, &mut parts);
+                let identify = |(address, part): (&String, &Part<'_>)| {
+                    (address.clone(), identity::read(&library.nvml, &library.calls(part.handle), address))
+                };
+                let identities = parts.iter().map(identify).collect();
                 idle();
                 // Whoever asked may have given up.
-                drop(reply.send((address.to_owned(), identity)));
+                drop(reply.send(Told { address: address.to_owned(), identities }));
             }
         }
     }
 }
 
+/// The GPU, or a MIG instance of it.
+struct Part<'a> {
+    handle: Handle,
+    memory: Memory<'a>,
+}
+
+/// Takes up MIG instances that are new, and lets go of those that are no more. Where that cannot be asked, all stay.
+fn follow_instances<'a>(library: &Library, address: &str, handle: Handle, parts: &mut BTreeMap<String, Part<'a>>) {
+    let calls = library.calls(handle);
+    let instances = match calls.mig_mode() {
+        Ok([1, _]) => calls.instances(),
+        Ok(_) | Err(NOT_SUPPORTED | FUNCTION_NOT_FOUND) => Ok(Vec::new()),
+        Err(code) => Err(code),
+    };
+    let Ok(instances) = instances else { return };
+    let place =
+        |handle: Handle| handle.mig().map(|(_, gpu, compute)| (format!("{address}/gi{gpu}/ci{compute}"), handle));
+    let there: BTreeMap<String, Handle> = instances.into_iter().filter_map(place).collect();
+    parts.retain(|part, _| part == address || there.contains_key(part));
+    for (part, handle) in there {
+        let known = parts.entry(part).or_insert_with(|| Part { handle, memory: Memory::default() });
+        // An instance that was made anew in the same place has another handle, and other things that it lacks.
+        if known.handle != handle {
+            *known = Part { handle, memory: Memory::default() };
+        }
+    }
+}
+
 /// One read for a tier.
-fn read(calls: &Calls<'_>, memory: &mut Memory, table: &'static Table) -> Reading {
-    if *table == GPU_SAMPLE { sample::read(calls, memory) } else { unreachable(table) }
+fn read<'a>(calls: &Calls<'a>, memory: &mut Memory<'a>, table: &'static Table) -> Reading {
+    match table {
+        table if *table == GPU_SAMPLE => sample::read(calls, memory),
+        table if *table == GPU_HEALTH => health::read(calls, memory),
+        table => unreachable(table),
+    }
 }

@@ -2,17 +2,17 @@
 
 use std::ffi::OsStr;
 
-use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
-use racklake_schemas::identity;
+use nvml_wrapper::{FieldIdScheme, Nvml};
 
 use crate::nvml::calls::calling;
-use crate::nvml::raw::{DRIVER_IS_GONE, Handle};
+use crate::nvml::raw::{Calls, DRIVER_IS_GONE, Handle, Newer};
 use crate::source::SourceError;
 
 /// A loaded and initialised library. When the last user lets go of it, it is shut down and unloaded.
 pub(super) struct Library {
     pub(super) nvml: Nvml,
+    newer: Newer,
     path: String,
 }
 
@@ -26,7 +26,14 @@ impl Library {
             std::mem::forget(nvml);
             return Err(failure(format!("{path} has no nvmlShutdown: it is no NVML library"), None));
         }
-        Ok(Library { nvml, path: path.to_owned() })
+        let newer = Newer::find(path).map_err(|error| explain(path, &NvmlError::LibloadingError(error)))?;
+        Ok(Library { nvml, newer, path: path.to_owned() })
+    }
+
+    /// The calls about a device.
+    pub(super) fn calls(&self, device: Handle) -> Calls<'_> {
+        let renumbered = self.nvml.field_id_scheme() == FieldIdScheme::V13Update1;
+        Calls { lib: self.nvml.lib(), newer: &self.newer, device, renumbered }
     }
 
     /// How many GPUs there are; an error when the driver no longer answers to this library.
@@ -35,12 +42,13 @@ impl Library {
         self.nvml.device_count().map_err(|error| explain(&self.path, &error))
     }
 
-    /// PCI address and handle of the GPU of that index, the name that it is known by everywhere else.
-    pub(super) fn introduce(&self, index: u32) -> Result<(String, Handle), NvmlError> {
+    /// PCI address and handle of the GPU of that index, the name that it is known by everywhere else; or why there is none.
+    pub(super) fn introduce(&self, index: u32) -> Result<(String, Handle), String> {
         calling("nvmlDeviceGetHandleByIndex_v2");
-        let device = self.nvml.device_by_index(index)?;
-        calling("nvmlDeviceGetPciInfo_v3");
-        Ok((identity::pci_bus_id(&device.pci_info()?.bus_id), Handle::of(&device)))
+        let handle = self.nvml.device_by_index(index).map(|device| Handle::of(&device));
+        let handle = handle.map_err(|error| error.to_string())?;
+        let pci = self.calls(handle).pci().map_err(|code| format!("return code {code}"))?;
+        Ok((pci.address, handle))
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Listing {
     nameless: BTreeSet<u32>,
     told: Sender<Introduction>,
     introductions: Receiver<Introduction>,
+    /// Addresses of the MIG instances of each GPU, as it has last told.
+    instances: BTreeMap<String, Vec<String>>,
     stop_events: Arc<AtomicBool>,
 }
 
@@ -53,6 +55,7 @@ impl Listing {
             nameless: BTreeSet::new(),
             told,
             introductions,
+            instances: BTreeMap::new(),
             stop_events: Arc::default(),
         }
     }
@@ -98,11 +101,14 @@ impl Listing {
             self.stop_events = events::watch(&library, gpus, Arc::clone(&self.shared));
         }
         let mut identities = self.ask_identities();
-        let found = |(address, _): &(String, Handle)| {
-            let identity = identities.remove(address);
-            Found { address: address.clone(), rack: None, identity }
-        };
-        Ok(self.named.values().map(found).collect())
+        let instances = self.instances.values().flatten();
+        let addresses = self.named.values().map(|(address, _)| address).chain(instances);
+        let found = addresses.map(|address| Found {
+            address: address.clone(),
+            rack: None,
+            identity: identities.remove(address),
+        });
+        Ok(found.collect())
     }
 
     fn hear_introductions(&mut self) {
@@ -117,8 +123,8 @@ impl Listing {
         }
     }
 
-    /// Asks all before any is waited for: a hung one costs the others nothing.
-    fn ask_identities(&self) -> BTreeMap<String, Identity> {
+    /// Asks all before any is waited for: a hung one costs the others nothing, and keeps the MIG instances it had.
+    fn ask_identities(&mut self) -> BTreeMap<String, Identity> {
         let (reply, answers) = channel();
         let asked = {
             let gpus = locked(&self.shared.gpus);
@@ -126,10 +132,13 @@ impl Listing {
         };
         let until = Instant::now() + PATIENCE;
         let mut identities = BTreeMap::new();
-        while identities.len() < asked {
+        for _ in 0..asked {
             let left = until.saturating_duration_since(Instant::now());
-            let Ok((address, identity)) = answers.recv_timeout(left) else { break };
-            identities.insert(address, identity);
+            let Ok(told) = answers.recv_timeout(left) else { break };
+            let parts = told.identities.iter().map(|(address, _)| address);
+            let instances = parts.filter(|address| **address != told.address).cloned().collect();
+            self.instances.insert(told.address, instances);
+            identities.extend(told.identities);
         }
         identities
     }

@@ -62,7 +62,7 @@ pub(super) fn undivided(unit: &Unit) -> Result<(), Code> {
 /// Total, reserved and used memory of a GPU or of a MIG instance, bytes.
 fn memory(state: &mut State, place: Place, reserved: u64) -> (u64, u64) {
     let unit = &mut state.units[place.unit];
-    let instance = place.mig.and_then(|mig| unit.gpu.mig.get(mig));
+    let instance = place.mig.and_then(|mig| unit.gpu.instance(mig));
     let total = instance.map_or(unit.gpu.memory_total_bytes, |mig| mig.memory_mb << 20);
     (total, unit.model.memory_used(total.saturating_sub(reserved)))
 }

@@ -142,11 +142,10 @@ unsafe extern "C" fn nvmlGpmMetricsGet(asked: *mut nvml::nvmlGpmMetricsGet_t) ->
     SUCCESS
 }
 
-/// What lies between two samples: the GPU, the seconds, the seconds of full load.
+/// What lies between two samples: the GPU, and its mean share of full load.
 #[derive(Debug, Clone, Copy)]
 struct Interval {
     unit: usize,
-    seconds: f64,
     load: f64,
 }
 
@@ -169,7 +168,7 @@ fn interval(version: u32, count: u32, samples: [nvml::nvmlGpmSample_t; 2]) -> Re
     let load = (second.load_seconds - first.load_seconds) / seconds;
     // A driver that was loaded in between has begun anew.
     let load = if load < 0.0 { second.load } else { load };
-    Ok(Interval { unit: first.unit, seconds, load })
+    Ok(Interval { unit: first.unit, load })
 }
 
 fn answer_metric(interval: Interval, metric: &mut nvml::nvmlGpmMetric_t) {
@@ -199,7 +198,6 @@ fn answer_metric(interval: Interval, metric: &mut nvml::nvmlGpmMetric_t) {
 /// Mean of a metric: percent, or MiB per second.
 fn value_of(id: u32, interval: Interval, links: u32) -> Result<f64, Code> {
     let percent = |share: f64| Ok((100.0 * share * interval.load).min(100.0));
-    debug_assert!(interval.seconds > 0.0);
     match id {
         1 => percent(1.0),
         2 => percent(0.93),

@@ -35,7 +35,7 @@ given_struct!(nvml::nvmlDeviceAttributes_t {
 
 /// The instance that a handle is of.
 fn instance(state: &State, place: Place) -> Option<&Mig> {
-    state.units[place.unit].gpu.mig.get(place.mig?)
+    state.units[place.unit].gpu.instance(place.mig?)
 }
 
 #[unsafe(no_mangle)]
@@ -110,10 +110,12 @@ unsafe extern "C" fn nvmlDeviceGetMigDeviceHandleByIndex(
     out: *mut nvml::nvmlDevice_t,
 ) -> Code {
     let call = (device, "nvmlDeviceGetMigDeviceHandleByIndex", Some(i64::from(index)));
-    let find = |state: &State, place: Place| match state.units[place.unit].gpu.mig.len() {
-        _ if place.mig.is_some() || index >= INSTANCES_MAX => Err(INVALID_ARGUMENT),
-        instances if (index as usize) < instances => Ok(Place { unit: place.unit, mig: Some(index as usize) }),
-        _ => Err(NOT_FOUND),
+    let find = |state: &State, place: Place| {
+        if place.mig.is_some() || index >= INSTANCES_MAX {
+            return Err(INVALID_ARGUMENT);
+        }
+        let mig = state.units[place.unit].gpu.mig.get(index as usize).ok_or(NOT_FOUND)?;
+        Ok(Place { unit: place.unit, mig: Some(mig.number()) })
     };
     // SAFETY: the contract of the C function.
     unsafe { give_handle(call, out, find) }

@@ -5,23 +5,12 @@ use std::ffi::c_uint;
 use nvml_wrapper_sys::bindings as nvml;
 use serde_json::{Value, json};
 
-use super::{INVALID_ARGUMENT, NOT_SUPPORTED, SUCCESS, VERSION_MISMATCH, given_struct, readings, version};
+use super::{INVALID_ARGUMENT, NOT_SUPPORTED, SUCCESS, VERSION_MISMATCH, readings, version};
 use crate::library::{Code, Given, library};
 use crate::scenario::{Fabric, Platform};
 
-given_struct!(nvml::nvmlGpuFabricInfo_t { clusterUuid, status, cliqueId, state });
-
 readings! {
     nvmlDeviceGetModuleId: c_uint = |unit| Ok(u32::from(unit.gpu.platform.module));
-    nvmlDeviceGetGpuFabricInfo: nvml::nvmlGpuFabricInfo_t = |unit| match &unit.gpu.fabric {
-        Fabric { state: 0, .. } => Err(NOT_SUPPORTED),
-        fabric => Ok(nvml::nvmlGpuFabricInfo_t {
-            clusterUuid: fabric.cluster_uuid,
-            status: fabric.status,
-            cliqueId: fabric.clique,
-            state: fabric.state,
-        }),
-    };
 }
 
 impl Given for Platform {
@@ -86,6 +75,50 @@ unsafe extern "C" fn nvmlDeviceGetPlatformInfo(device: nvml::nvmlDevice_t, out: 
     }
 }
 
+/// Writes a struct field by field over zeroes: the state is one byte, but NVIDIA's own Python binding reads the padding
+/// after it as well.
+macro_rules! write_zeroed {
+    ($out:expr, { $($field:ident: $value:expr),* $(,)? }) => {{
+        $out.write_bytes(0, 1);
+        $((*$out).$field = $value;)*
+    }};
+}
+
+fn fabric_of(device: nvml::nvmlDevice_t, call: &str, is_known: bool) -> Result<Fabric, Code> {
+    library().device(device, call, None, |state, index| {
+        if !is_known {
+            return Err(VERSION_MISMATCH);
+        }
+        let fabric = state.units[index].gpu.fabric.clone();
+        if fabric.state == 0 { Err(NOT_SUPPORTED) } else { Ok(fabric) }
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn nvmlDeviceGetGpuFabricInfo(
+    device: nvml::nvmlDevice_t,
+    out: *mut nvml::nvmlGpuFabricInfo_t,
+) -> Code {
+    if out.is_null() {
+        return INVALID_ARGUMENT;
+    }
+    match fabric_of(device, "nvmlDeviceGetGpuFabricInfo", true) {
+        Ok(fabric) => {
+            // SAFETY: not null, and the contract of the C function is that it is writable.
+            unsafe {
+                write_zeroed!(out, {
+                    clusterUuid: fabric.cluster_uuid,
+                    status: fabric.status,
+                    cliqueId: fabric.clique,
+                    state: fabric.state,
+                });
+            }
+            SUCCESS
+        }
+        Err(code) => code,
+    }
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn nvmlDeviceGetGpuFabricInfoV(
     device: nvml::nvmlDevice_t,
@@ -94,27 +127,21 @@ unsafe extern "C" fn nvmlDeviceGetGpuFabricInfoV(
     // SAFETY: the contract of the C function.
     let Some(asked) = (unsafe { version_of(out) }) else { return INVALID_ARGUMENT };
     let is_third = asked == version::<nvml::nvmlGpuFabricInfo_v3_t>(3);
-    let given = library().device(device, "nvmlDeviceGetGpuFabricInfoV", None, |state, index| {
-        if !is_third && asked != version::<nvml::nvmlGpuFabricInfo_v2_t>(2) {
-            return Err(VERSION_MISMATCH);
-        }
-        let fabric = state.units[index].gpu.fabric.clone();
-        if fabric.state == 0 { Err(NOT_SUPPORTED) } else { Ok(fabric) }
-    });
-    match given {
+    let is_known = is_third || asked == version::<nvml::nvmlGpuFabricInfo_v2_t>(2);
+    match fabric_of(device, "nvmlDeviceGetGpuFabricInfoV", is_known) {
         Ok(fabric) => {
-            let info = nvml::nvmlGpuFabricInfo_v2_t {
-                version: asked,
-                clusterUuid: fabric.cluster_uuid,
-                status: fabric.status,
-                cliqueId: fabric.clique,
-                state: fabric.state,
-                healthMask: fabric.health_mask,
-            };
             // SAFETY: not null; the version says which of the two structs the caller has, and the third version is the
             // second one with a summary after it.
             unsafe {
-                out.cast::<nvml::nvmlGpuFabricInfo_v2_t>().write(info);
+                let second = out.cast::<nvml::nvmlGpuFabricInfo_v2_t>();
+                write_zeroed!(second, {
+                    version: asked,
+                    clusterUuid: fabric.cluster_uuid,
+                    status: fabric.status,
+                    cliqueId: fabric.clique,
+                    state: fabric.state,
+                    healthMask: fabric.health_mask,
+                });
                 if is_third {
                     (*out).healthSummary = fabric.health_summary;
                 }

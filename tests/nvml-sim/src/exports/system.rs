@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{INVALID_ARGUMENT, SUCCESS, fitting, write_text};
 use crate::library::{Code, Given, Place, State, library};
-use crate::scenario::parse_pci;
+use crate::scenario::{Mig, parse_pci};
 
 /// A handle, told as the UUID of what it is of.
 pub(super) struct Handle {
@@ -197,7 +197,7 @@ unsafe extern "C" fn nvmlDeviceGetHandleByUUID(uuid: *const c_char, device: *mut
     let Some(uuid) = (unsafe { given_text(uuid) }) else { return INVALID_ARGUMENT };
     let by_uuid = |state: &State| {
         state.units.iter().enumerate().find_map(|(index, unit)| {
-            let of_mig = || (0..unit.gpu.mig.len()).find(|mig| unit.mig_uuid(*mig) == uuid);
+            let of_mig = || unit.gpu.mig.iter().map(Mig::number).find(|mig| unit.mig_uuid(*mig) == uuid);
             let mig = if unit.uuid == uuid { None } else { Some(of_mig()?) };
             Some(Place { unit: index, mig })
         })

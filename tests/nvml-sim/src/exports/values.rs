@@ -203,7 +203,6 @@ const BY_LINK: [(u32, u32, Counter); 4] = [
 
 /// NVLinks; the scope is the link where the field has none of its own.
 fn nvlink(unit: &Unit, id: u32, scope: u32) -> Result<Field, Code> {
-    // Every GPU that is sold says that links are the scope; fields of a link of their own are of Volta to Ampere.
     for (first, second, counter) in BY_LINK {
         match id {
             _ if (first..first + 6).contains(&id) => return count(unit, id - first, counter),

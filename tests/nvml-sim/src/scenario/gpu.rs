@@ -207,6 +207,11 @@ impl GpuScenario {
         self.link.iter().find(|link| link.link == number)
     }
 
+    /// The MIG instance of that number.
+    pub(crate) fn instance(&self, number: usize) -> Option<&Mig> {
+        self.mig.iter().find(|mig| mig.number() == number)
+    }
+
     /// The limit that is enforced, watts.
     pub(crate) fn power_limit(&self) -> f64 {
         self.power_limit_watts.unwrap_or(self.power_max_watts).min(self.power_max_watts)

@@ -64,6 +64,17 @@ impl Default for Burst {
     }
 }
 
+/// A line of the kernel log that no XID stands behind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelLine {
+    /// Seconds after the library was loaded.
+    #[serde(default)]
+    pub at: f64,
+    /// What it says: `NVRM: GPU 0000:43:00.0: GPU has fallen off the bus.`
+    pub text: String,
+}
+
 /// A storm of correctable errors: counters climb and calls slow down.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -130,6 +141,13 @@ pub struct Mig {
 impl Default for Mig {
     fn default() -> Mig {
         Mig { gpu_instance: 1, compute_instance: 0, slices: 1, memory_mb: 9728, uuid: None }
+    }
+}
+
+impl Mig {
+    /// Tells it from the other instances of its GPU, whichever of them there are.
+    pub(crate) fn number(&self) -> usize {
+        (self.gpu_instance as usize) << 8 | self.compute_instance as usize
     }
 }
 

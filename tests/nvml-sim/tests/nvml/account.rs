@@ -2,12 +2,12 @@
 
 use racklake_nvml_sim::Answer;
 use racklake_schemas::tables::{DEVICE, GPU_SAMPLE};
-use racklake_schemas::{Cell, row_status};
+use racklake_schemas::{Cell, Column, ValueType, row_status};
 
 use crate::support::{Node, device_id, discovered, row, value};
 
 /// Columns with the call, argument and part of the answer that they come from.
-const SOURCES: [(&str, &str, Option<i64>, &str); 25] = [
+const SOURCES: [(&str, &str, Option<i64>, &str); 37] = [
     ("energy_millijoules", "nvmlDeviceGetTotalEnergyConsumption", None, ""),
     ("gpu_temp_celsius", "nvmlDeviceGetTemperature", Some(0), ""),
     ("memory_temp_celsius", "field:82:0", None, ""),
@@ -33,6 +33,18 @@ const SOURCES: [(&str, &str, Option<i64>, &str); 25] = [
     ("throttle_board_limit_nanoseconds", "field:77:0", None, ""),
     ("throttle_low_utilization_nanoseconds", "field:78:0", None, ""),
     ("throttle_reliability_nanoseconds", "field:79:0", None, ""),
+    ("power_average_milliwatts", "field:185:0", None, ""),
+    ("module_power_instant_milliwatts", "field:186:1", None, ""),
+    ("module_power_average_milliwatts", "field:185:1", None, ""),
+    ("memory_power_instant_milliwatts", "field:186:2", None, ""),
+    ("memory_power_average_milliwatts", "field:185:2", None, ""),
+    ("temp_margin_celsius", "nvmlDeviceGetMarginTemperature", None, "marginTemperature"),
+    ("throttle_sw_thermal_nanoseconds", "field:251:0", None, ""),
+    ("throttle_hw_thermal_nanoseconds", "field:252:0", None, ""),
+    ("throttle_hw_power_brake_nanoseconds", "field:253:0", None, ""),
+    ("jpeg_utilization_percent", "nvmlDeviceGetJpgUtilization", None, "utilization"),
+    ("ofa_utilization_percent", "nvmlDeviceGetOfaUtilization", None, "utilization"),
+    ("bar1_used_bytes", "nvmlDeviceGetBAR1MemoryInfo", None, "bar1Used"),
 ];
 
 fn served(answers: &[Answer], call: &str, arg: Option<i64>, part: &str) -> i64 {
@@ -47,7 +59,12 @@ async fn every_column_is_what_the_library_served() {
     let node = Node::new("[[gpu]]\ncount = 3\n");
     let (source, _events, found) = discovered(&node).await;
     let told: Vec<_> = SOURCES.iter().map(|source| source.0).collect();
-    let in_catalog: Vec<_> = GPU_SAMPLE.columns.iter().filter(|c| c.bit.is_some()).map(|c| c.name).collect();
+    // Lists, means between two reads and what NVML says of its own reading have no single answer behind them.
+    let has_answer = |c: &&Column| {
+        let from_nvml = c.source.starts_with("nvmlDevice") || c.source.starts_with("field ");
+        c.bit.is_some() && from_nvml && c.value_type != ValueType::ListI32
+    };
+    let in_catalog: Vec<_> = GPU_SAMPLE.columns.iter().filter(has_answer).map(|c| c.name).collect();
     assert_eq!(told, in_catalog, "a column of the table is not compared");
     assert_eq!(found.len(), 3);
     for gpu in &found {
@@ -56,7 +73,8 @@ async fn every_column_is_what_the_library_served() {
         // The thread that waits for events may still be asking for them.
         let is_of_events = |answer: &Answer| answer.call.contains("Event") && !answer.call.ends_with("Reasons");
         let mut answers: Vec<_> = node.account().into_iter().skip(before).collect();
-        answers.retain(|answer| !is_of_events(answer));
+        // Room for a sample of GPM is nobody's.
+        answers.retain(|answer| !is_of_events(answer) && answer.device.is_some());
         let device = Some(device_id(gpu));
         assert!(answers.iter().all(|answer| answer.device == device), "another GPU was asked");
         assert_eq!(answers[0].call, SOURCES[0].1, "the energy counter is read first");
@@ -76,7 +94,7 @@ async fn no_two_samples_of_a_gpu_are_alike() {
         let reading = racklake_collector::source::Source::read(&source, &found[0].address, &GPU_SAMPLE).await;
         let energy = value(&reading.rows[0], "energy_millijoules").unwrap();
         assert!(energy > last, "{energy} after {last}");
-        assert_eq!(reading.lifetime, [Some(energy)]);
+        assert_eq!(reading.lifetime[0], Some(energy));
         last = energy;
     }
 }

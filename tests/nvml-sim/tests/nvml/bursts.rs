@@ -54,6 +54,18 @@ fn a_burst_is_told_by_nvml_and_by_the_kernel_log() {
 }
 
 #[test]
+fn a_line_comes_at_its_time() {
+    let node = Node::new("kmsg = \"kmsg\"\nline = [{ at = 0.3, text = \"NVRM: fallen off the bus\" }]\n[[gpu]]\n");
+    let raw = Raw::new(&node);
+    let log = || std::fs::read_to_string(node.folder.path().join("kmsg")).unwrap_or_default();
+    assert_eq!(log(), "");
+    std::thread::sleep(Duration::from_millis(350));
+    assert_eq!(raw.power(raw.gpu(0)).0, 0);
+    let log = log();
+    assert!(log.starts_with("4,0,") && log.contains(",-;NVRM: fallen off the bus\n"), "{log}");
+}
+
+#[test]
 fn a_fifo_gets_every_line_as_fast_as_it_is_read() {
     let node = Node::new(&scenario(3000));
     let path = node.folder.path().join("kmsg");

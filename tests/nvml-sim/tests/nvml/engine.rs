@@ -103,6 +103,20 @@ fn a_call_that_inits_hangs_until_it_may_not() {
 }
 
 #[test]
+fn a_library_that_is_loaded_again_goes_on_where_the_scenario_is() {
+    let began = racklake_schemas::clock::Clock::now_us() - 100_000_000;
+    let node = Node::new(&format!(
+        "began_us = {began}\n[[gpu]]\nper_hour = {{ dram_corrected = 3600.0 }}\nxid = [{{ code = 48, at = 3.0 }}]\n\
+         [[gpu.change]]\nat = 40\nper_hour = {{ dram_corrected = 0.0 }}\nrecovery_action = 1\n[[gpu]]\n"
+    ));
+    let raw = Raw::new(&node);
+    let gpu = raw.gpu(0);
+    assert_eq!((raw.field(gpu, 3, 0).bits, raw.field(gpu, 230, 0).bits as u32), (40, 1));
+    let set = raw.events(gpu);
+    assert!(raw.event(set, 50).is_none(), "an event of long ago");
+}
+
+#[test]
 fn links_decay_one_by_one() {
     let mut node = Node::new(
         "[[gpu]]\n[[gpu.link]]\nlink = 3\ncounters = { nvlink_replay = 5.0 }\nper_hour = { nvlink_crc_flit = 36000000.0 }\n\
@@ -153,7 +167,7 @@ fn a_lower_limit_holds_power_and_time_back() {
 
 #[test]
 fn an_instance_of_mig_has_its_own_name_and_memory_and_no_power() {
-    let node = Node::new(
+    let mut node = Node::new(
         "[[gpu]]\n[[gpu.mig]]\ngpu_instance = 7\n[[gpu.mig]]\ngpu_instance = 9\nmemory_mb = 40192\nslices = 3\n[[gpu]]\n",
     );
     let raw = Raw::new(&node);
@@ -176,6 +190,15 @@ fn an_instance_of_mig_has_its_own_name_and_memory_and_no_power() {
         assert_eq!(raw.lib.nvmlDeviceGetUtilizationRates(gpu, &mut rates), 3, "a divided GPU has no utilization");
         assert_eq!((raw.power(mig).0, raw.power(gpu).0), (3, 0));
     }
+    // An instance that is gone leaves a handle of nothing; the other keeps its own.
+    let (mut first, mut second) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: both pointers are to handles.
+    unsafe {
+        assert_eq!(raw.lib.nvmlDeviceGetMigDeviceHandleByIndex(gpu, 0, &mut first), 0);
+        assert_eq!(raw.lib.nvmlDeviceGetMigDeviceHandleByIndex(gpu, 1, &mut second), 0);
+    }
+    node.change(|scenario| drop(scenario.gpu[0].mig.remove(0)));
+    assert_eq!((raw.number("GPU instance", first).0, raw.number("GPU instance", second)), (2, (0, 9)));
     let names: Vec<_> = node.account().into_iter().filter_map(|answer| answer.device).collect();
     assert!(names.iter().any(|name| name.starts_with("MIG-")), "{names:?}");
 }
@@ -231,6 +254,17 @@ fn a_recording_of_a_gpu_says_how_it_answers() {
         |device| raw.fields(device, &[(82, 0), (83, 0)]).iter().map(|f| (f.code, f.value_type)).collect::<Vec<_>>();
     assert_eq!((fields(gpu)[0], fields(gpu)[1].0), ((0, 3), 3));
     assert_eq!(fields(other), [(0, 1), (0, 3)]);
+}
+
+#[test]
+fn an_action_that_becomes_due_is_told_once() {
+    let mut node = Node::new("[[gpu]]\n");
+    let raw = Raw::new(&node);
+    let set = raw.events(raw.gpu(0));
+    node.change(|scenario| scenario.gpu[0].recovery_action = 4);
+    assert_eq!(raw.event(set, 5000).map(|event| (event.eventType, event.eventData)), Some((0x8000, 4)));
+    node.change(|scenario| scenario.gpu[0].latency_ms = 1);
+    assert!(raw.event(set, 50).is_none());
 }
 
 #[test]

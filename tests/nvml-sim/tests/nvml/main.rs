@@ -4,6 +4,7 @@
 
 mod account;
 mod bursts;
+mod columns;
 mod engine;
 mod faults;
 mod library;
