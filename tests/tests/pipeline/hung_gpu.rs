@@ -32,8 +32,6 @@ impl Node {
         let folder = site.folder.join(format!("{name}-nvml"));
         std::fs::create_dir_all(&folder).unwrap();
         let mut scenario = Scenario::parse("account = \"gpu.jsonl\"\n[[gpu]]\n[[gpu]]\n[[gpu]]\n[[gpu]]\n").unwrap();
-        // A worker that is started anew finds the counters where they were.
-        scenario.began_us = Some(Clock::now_us());
         scenario.seed = name.bytes().map(u32::from).sum();
         change(&mut scenario);
         let library = racklake_nvml_sim::install(&built, &folder, "node", &scenario).unwrap();
