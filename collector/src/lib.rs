@@ -45,6 +45,7 @@ pub mod hwmon;
 pub mod kernel_log;
 pub mod miner;
 pub mod nvml;
+pub mod probe;
 pub mod release;
 pub mod source;
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use racklake_collector::kernel_log::decode;
-use racklake_collector::nvml::run_worker;
-use racklake_collector::{Config, Reload, check, release, run_with_reloads};
+use racklake_collector::nvml::{run_probe, run_worker};
+use racklake_collector::{Config, Reload, check, probe, release, run_with_reloads};
 use racklake_schemas::settings;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -54,6 +54,19 @@ enum Command {
     /// Calls NVML for the collector that started it.
     #[command(hide = true)]
     NvmlWorker,
+    /// Reads something once and prints what it says.
+    Probe {
+        #[command(subcommand)]
+        what: Probed,
+    },
+    /// Reads GPUs for the probe that started it.
+    #[command(hide = true)]
+    GpuProbe {
+        #[arg(long)]
+        library: String,
+        #[arg(long)]
+        root: PathBuf,
+    },
     /// Explains the GPU errors in a kernel log (XIDs, SXids, GPUs that fell off the bus), one line each.
     Xid {
         /// Text of dmesg or journalctl, or the format of /dev/kmsg; - is standard input.
@@ -65,12 +78,34 @@ enum Command {
     },
 }
 
+#[derive(Subcommand)]
+enum Probed {
+    /// Every GPU and every tier, once: each column with its value, or why there is none, and how long its call took.
+    Gpu {
+        /// The NVML library: a name for the loader's path, or a file.
+        #[arg(long, default_value = "libnvidia-ml.so.1")]
+        library: String,
+        /// Below which folder sys/class/drm is, for AMD GPUs.
+        #[arg(long, default_value = "/")]
+        root: PathBuf,
+        /// JSON in place of a table.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let arguments = Arguments::parse();
     if matches!(arguments.command, Some(Command::NvmlWorker)) {
         return run_worker();
+    }
+    if let Some(Command::GpuProbe { library, root }) = &arguments.command {
+        return run_probe(library, root);
+    }
+    if let Some(Command::Probe { what: Probed::Gpu { library, root, json } }) = &arguments.command {
+        return probe::gpus(library, root, *json);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -112,7 +147,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         // It ran before there was a runtime.
-        (Some(Command::NvmlWorker), _) => Ok(ExitCode::FAILURE),
+        (Some(Command::NvmlWorker | Command::GpuProbe { .. } | Command::Probe { .. }), _) => Ok(ExitCode::FAILURE),
         (Some(Command::Xid { file, json }), _) => {
             let (name, mut output) = (file.display(), std::io::stdout().lock());
             let decoded = match file.to_str() {

@@ -36,6 +36,15 @@ COLUMNS = {
     "throttle_board_limit_nanoseconds": (("field:77:0", None), None),
     "throttle_low_utilization_nanoseconds": (("field:78:0", None), None),
     "throttle_reliability_nanoseconds": (("field:79:0", None), None),
+    "power_average_milliwatts": (("field:185:0", None), None),
+    "module_power_instant_milliwatts": (("field:186:1", None), None),
+    "module_power_average_milliwatts": (("field:185:1", None), None),
+    "memory_power_instant_milliwatts": (("field:186:2", None), None),
+    "memory_power_average_milliwatts": (("field:185:2", None), None),
+    "temp_margin_celsius": (("nvmlDeviceGetMarginTemperature", None), "marginTemperature"),
+    "jpeg_utilization_percent": (("nvmlDeviceGetJpgUtilization", None), "utilization"),
+    "ofa_utilization_percent": (("nvmlDeviceGetOfaUtilization", None), "utilization"),
+    "bar1_used_bytes": (("nvmlDeviceGetBAR1MemoryInfo", None), "bar1Used"),
 }
 
 UNSUPPORTED = {3, 13}

@@ -113,11 +113,11 @@ impl Card {
 pub(super) fn pcie_generation(path: &Path) -> Answer<i64> {
     let text = sysfs::text(path)?;
     let speeds = ["2.5", "5.0", "8.0", "16.0", "32.0", "64.0"];
-    let is_it = |speed: &&str| {
-        let rest = text.strip_prefix(*speed).or_else(|| text.strip_prefix(speed.trim_end_matches(".0")));
+    let is_it = |speed: &str| {
+        let rest = text.strip_prefix(speed).or_else(|| text.strip_prefix(speed.trim_end_matches(".0")));
         rest.is_some_and(|rest| rest.trim_start().starts_with("GT/s"))
     };
-    let place = speeds.iter().position(|speed| is_it(&speed));
+    let place = speeds.iter().position(|speed| is_it(speed));
     place.map(|place| place as i64 + 1).ok_or(Trouble::Failed(racklake_schemas::fail_code::UNPARSABLE))
 }
 

@@ -138,3 +138,28 @@ fn unreachable(table: &'static Table) -> Reading {
     row.set_status(row_status::UNREACHABLE);
     Reading { rows: vec![row], lifetime: vec![None], ..Reading::default() }
 }
+
+/// A GPU for a probe, which reads it once without a collector around it.
+pub(crate) struct ProbedCard {
+    /// PCI address.
+    pub(crate) address: String,
+    /// Its id, where it tells one.
+    pub(crate) device_id: Option<String>,
+    card: Card,
+}
+
+impl AmdSource {
+    /// The AMD GPUs below a root, for a probe.
+    pub(crate) fn probe(root: &std::path::Path) -> Vec<ProbedCard> {
+        let card =
+            |card: Card| ProbedCard { address: card.address.clone(), device_id: card.identity(root).device_id, card };
+        card::find(root).into_iter().map(card).collect()
+    }
+}
+
+impl ProbedCard {
+    /// A read of each tier.
+    pub(crate) fn readings(&self) -> [Reading; 2] {
+        [sample::read(&self.card, &mut Memory::default()), health::read(&self.card)]
+    }
+}

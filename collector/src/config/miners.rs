@@ -15,7 +15,7 @@ pub struct MinersConfig {
     /// How long one command may take. Default: 5 s.
     #[serde(deserialize_with = "duration")]
     pub timeout: Duration,
-    /// The miners; filled in by [`Config::miners`].
+    /// The miners; filled in by `Config::miners`.
     #[serde(skip)]
     pub miners: Vec<MinerConfig>,
 }

@@ -76,7 +76,7 @@ fn both_rows_of_an_episode_have_its_id() {
     let mut told = Told::new();
     told.throttled(1, 0x40).throttled(2, 0).throttled(20, 0).throttled(21, 0x40);
     let ids: Vec<_> = told.drafts.iter().map(|draft| draft.episode_id.clone().unwrap()).collect();
-    assert_eq!((ids.len(), &ids[0] == &ids[1], &ids[1] == &ids[2]), (3, true, false));
+    assert_eq!((ids.len(), ids[0] == ids[1], ids[1] == ids[2]), (3, true, false));
 }
 
 #[test]

@@ -27,6 +27,10 @@ const WAIT: Duration = Duration::from_secs(2);
 const WAIT_FOR_LINES: Duration = Duration::from_secs(30);
 /// A line and an event that lie further apart are two things.
 const WINDOW: Duration = Duration::from_secs(5);
+/// Events of NVML that come this close together have waited in NVML for their turn: each may be as old as the first.
+const RUN_GAP: Duration = Duration::from_millis(500);
+/// But not older than this.
+const RUN_MAX: Duration = Duration::from_secs(60);
 /// Lines and events that are held. Beyond it further lines are no twins, and the oldest events become rows.
 const HELD_MAX: usize = 65_536;
 
@@ -138,19 +142,22 @@ fn key(draft: &EventDraft) -> Option<Key> {
 struct Twins {
     lines: HashMap<Key, VecDeque<Instant>>,
     lines_held: usize,
-    events: HashMap<Key, VecDeque<(u64, Instant)>>,
+    /// Number, and when it happened at the earliest and at the latest.
+    events: HashMap<Key, VecDeque<(u64, Instant, Instant)>>,
     /// The events themselves in the order in which they came, by number; `None` where the twin has come.
     waiting: VecDeque<Option<(Instant, Key, EventDraft)>>,
     /// Number of the first in `waiting`.
     first: u64,
+    /// First and last event of those that come without a pause.
+    run: Option<(Instant, Instant)>,
 }
 
 impl Twins {
     /// Takes a line; says whether it is the twin of an event that waited.
     fn line(&mut self, key: Key, logged: Instant, now: Instant) -> bool {
         if let Some(events) = self.events.get_mut(&key)
-            && let Some(at) = events.iter().position(|(_, came)| is_near(*came, logged))
-            && let Some((number, _)) = events.remove(at)
+            && let Some(at) = events.iter().position(|(_, since, came)| is_near(*since, *came, logged))
+            && let Some((number, ..)) = events.remove(at)
         {
             if events.is_empty() {
                 self.events.remove(&key);
@@ -172,8 +179,10 @@ impl Twins {
 
     /// Takes an event; says whether its twin is here, and which event has to go where too many wait.
     fn event(&mut self, key: Key, draft: EventDraft, now: Instant) -> (bool, Option<EventDraft>) {
+        let since = self.since(now).unwrap_or(now);
+        self.run = Some((since, now));
         if let Some(lines) = self.lines.get_mut(&key) {
-            let old = lines.iter().take_while(|logged| !is_near(**logged, now)).count();
+            let old = lines.iter().take_while(|logged| !is_near(since, now, **logged)).count();
             lines.drain(..old);
             let found = lines.pop_front().is_some();
             self.lines_held -= old + usize::from(found);
@@ -186,7 +195,7 @@ impl Twins {
         }
         let pushed_out = if self.waiting.len() >= HELD_MAX { self.pop() } else { None };
         let number = self.first + self.waiting.len() as u64;
-        self.events.entry(key.clone()).or_default().push_back((number, now));
+        self.events.entry(key.clone()).or_default().push_back((number, since, now));
         self.waiting.push_back(Some((now, key, draft)));
         (false, pushed_out)
     }
@@ -226,11 +235,18 @@ impl Twins {
         Some(draft)
     }
 
+    /// When an event that comes now happened at the earliest, where it follows others without a pause.
+    fn since(&self, now: Instant) -> Option<Instant> {
+        let (first, _) = self.run.filter(|(_, last)| now <= *last + RUN_GAP)?;
+        Some(now.checked_sub(RUN_MAX).map_or(first, |earliest| first.max(earliest)))
+    }
+
     /// Forgets lines that are too old for any event to come.
     fn forget_lines(&mut self, now: Instant) {
         let mut held = 0;
+        let since = self.since(now).unwrap_or(now);
         self.lines.retain(|_, lines| {
-            lines.retain(|logged| is_near(*logged, now));
+            lines.retain(|logged| is_near(since, now, *logged));
             held += lines.len();
             !lines.is_empty()
         });
@@ -238,8 +254,9 @@ impl Twins {
     }
 }
 
-fn is_near(one: Instant, other: Instant) -> bool {
-    one.max(other) - one.min(other) <= WINDOW
+/// Whether a line lies near to an event that happened between `since` and `came`.
+fn is_near(since: Instant, came: Instant, logged: Instant) -> bool {
+    logged + WINDOW >= since && logged <= came + WINDOW
 }
 
 #[cfg(test)]

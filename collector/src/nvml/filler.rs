@@ -107,6 +107,12 @@ impl<'m, 'a> Filler<'m, 'a> {
         !known && self.ended.is_none()
     }
 
+    /// The calls behind these columns began then and have ended now.
+    pub(super) fn timed(&mut self, columns: &[usize], began: Instant) {
+        let places: Vec<Place> = columns.iter().map(|column| self.place(*column)).collect();
+        self.memory.took(&places, began);
+    }
+
     /// A column with a call of its own.
     pub(super) fn one<T: Into<Number>>(&mut self, column: usize, call: impl FnOnce() -> Answer<T>) {
         if self.asks_for(column) {
@@ -197,6 +203,7 @@ impl<'m, 'a> Filler<'m, 'a> {
             _ => self.row.fail(column, fail_code::OUT_OF_RANGE),
         }
         if self.row.has_failed(column) {
+            self.memory.refused(self.place(column), fail_code::OUT_OF_RANGE);
             self.tell(column, &number.value.to_string());
         }
     }
@@ -207,6 +214,7 @@ impl<'m, 'a> Filler<'m, 'a> {
             Ok(value) => {
                 self.row.read(column, value);
                 if self.row.has_failed(column) {
+                    self.memory.refused(self.place(column), fail_code::OUT_OF_RANGE);
                     self.tell(column, &value.to_string());
                 }
             }
@@ -217,11 +225,13 @@ impl<'m, 'a> Filler<'m, 'a> {
     /// A value that cannot be read as what it says it is.
     pub(super) fn unreadable(&mut self, column: usize, raw: &str) {
         self.row.fail(column, fail_code::UNPARSABLE);
+        self.memory.refused(self.place(column), fail_code::UNPARSABLE);
         self.tell(column, raw);
     }
 
     /// A code in place of a value; one of `lacking` says that the device has no such thing.
     pub(super) fn refuse(&mut self, column: usize, code: i32, lacking: &[i32]) {
+        self.memory.refused(self.place(column), code);
         if lacking.contains(&code) {
             self.memory.set_unsupported(self.place(column));
             self.row.unsupported(column);

@@ -1,5 +1,7 @@
 //! One slow read of one GPU, every minute: the calls behind `gpu_health`, then a row of `gpu_link_sample` for each link.
 
+use std::time::Instant;
+
 use racklake_schemas::fail_code;
 use racklake_schemas::tables::{GPU_HEALTH, gpu_health as c};
 
@@ -157,7 +159,9 @@ fn repairs(filler: &mut Filler<'_, '_>, calls: &Calls<'_>) {
     filler.one(c::MEMORY_UNREPAIRABLE, || calls.memory_unrepairable());
     filler.one(c::BBX_RUN_SECONDS, || calls.run_seconds());
     if filler.asks_for(c::INFOROM_CHECKSUM) && filler.asks_for(c::INFOROM_CORRUPTED) {
+        let began = Instant::now();
         let checksum = calls.inforom_checksum();
+        filler.timed(&[c::INFOROM_CHECKSUM, c::INFOROM_CORRUPTED], began);
         filler.take(c::INFOROM_CHECKSUM, checksum);
         let corrupted = match checksum {
             Err(CORRUPTED_INFOROM) => Ok(1u32),
@@ -240,7 +244,7 @@ fn modes(filler: &mut Filler<'_, '_>, calls: &Calls<'_>) {
 
 fn fabric(filler: &mut Filler<'_, '_>, calls: &Calls<'_>) {
     let rest = [c::FABRIC_STATUS, c::FABRIC_CLIQUE, c::FABRIC_HEALTH_MASK, c::FABRIC_HEALTH_SUMMARY];
-    let mut version = filler.memory.fabric_version;
+    let (mut version, began) = (filler.memory.fabric_version, Instant::now());
     let mut answer = None;
     filler.one(c::FABRIC_STATE, || {
         let fabric = calls.fabric(&mut version);
@@ -248,6 +252,7 @@ fn fabric(filler: &mut Filler<'_, '_>, calls: &Calls<'_>) {
         fabric.map(|fabric| u32::from(fabric.state))
     });
     filler.memory.fabric_version = version;
+    filler.timed(&rest, began);
     match answer {
         Some(Ok(fabric)) if fabric.state == FABRIC_COMPLETED => {
             let lacks = Err(NOT_SUPPORTED);

@@ -38,7 +38,6 @@ const BRANDS: [&str; 20] = [
 /// The identity of a GPU, or of the MIG instance at that address.
 pub(super) fn read(nvml: &Nvml, calls: &Calls<'_>, address: &str) -> Identity {
     let device = calls.device.device(nvml);
-    calling("nvmlDeviceGetName and what says who it is");
     let mut row = Row::new(&DEVICE);
     row.set(c::VENDOR, "nvidia");
     let mut text = |column: usize, value: Result<String, NvmlError>| {
@@ -81,18 +80,23 @@ fn instance(row: &mut Row, calls: &Calls<'_>, address: &str) {
 
 fn whole(row: &mut Row, nvml: &Nvml, calls: &Calls<'_>, address: &str) {
     let device = calls.device.device(nvml);
-    calling("nvmlDeviceGetSerial and what says who it is");
     row.set(c::DEVICE_KIND, "gpu");
     row.set(c::PCI_BUS_ID, address);
     let mut text = |column: usize, value: Option<String>| {
         row.set(column, value.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()));
     };
+    calling("nvmlDeviceGetSerial");
     text(c::SERIAL, device.serial().ok().and_then(|serial| identity::real_identifier(&serial)));
+    calling("nvmlDeviceGetVbiosVersion");
     text(c::VBIOS_VERSION, device.vbios_version().ok());
+    calling("nvmlDeviceGetInforomImageVersion");
     text(c::INFOROM_VERSION, device.info_rom_image_version().ok());
+    calling("nvmlDeviceGetBoardPartNumber");
     text(c::BOARD_PART_NUMBER, device.board_part_number().ok());
     text(c::GSP_FIRMWARE_VERSION, calls.gsp_firmware_version().ok().flatten());
+    calling("nvmlDeviceGetMaxPcieLinkGeneration");
     row.set(c::PCIE_GENERATION_MAX, device.max_pcie_link_gen().ok());
+    calling("nvmlDeviceGetMaxPcieLinkWidth");
     row.set(c::PCIE_WIDTH_MAX, device.max_pcie_link_width().ok());
     let number = |answer: Result<u32, i32>| answer.ok().filter(|value| *value != u32::MAX);
     row.set(c::BOARD_ID, number(calls.board_id()));

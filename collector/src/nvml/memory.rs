@@ -42,6 +42,8 @@ pub(super) struct Memory<'a> {
     link_states: HashMap<u32, i64>,
     /// How long the call behind each column took, where that is wanted.
     timings: Option<HashMap<Place, Duration>>,
+    /// Why a column has no value, likewise.
+    codes: HashMap<Place, i32>,
 }
 
 impl Memory<'_> {
@@ -58,7 +60,20 @@ impl Memory<'_> {
     /// The call behind these columns began then and has ended now.
     pub(super) fn took(&mut self, places: &[Place], began: Instant) {
         if let Some(timings) = &mut self.timings {
-            timings.extend(places.iter().map(|place| (*place, began.elapsed())));
+            let took = began.elapsed();
+            timings.extend(places.iter().map(|place| (*place, took)));
+        }
+    }
+
+    /// Why a column had no value when it was last asked for.
+    pub(super) fn code(&self, place: Place) -> Option<i32> {
+        self.codes.get(&place).copied()
+    }
+
+    /// A column has no value, because of that code.
+    pub(super) fn refused(&mut self, place: Place, code: i32) {
+        if self.timings.is_some() {
+            self.codes.insert(place, code);
         }
     }
 

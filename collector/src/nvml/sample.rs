@@ -69,6 +69,9 @@ pub(super) fn read<'a>(calls: &Calls<'a>, memory: &mut Memory<'a>) -> Reading {
     memory.age();
     let lacking = if calls.device.mig().is_some() { LACKING_BY_NAME } else { LACKING };
     let mut filler = Filler::new(&GPU_SAMPLE, None, lacking, memory);
+    // Columns that only the driver of another make fills.
+    let others = GPU_SAMPLE.columns.iter().enumerate().filter(|(_, spec)| spec.source.starts_with("amdgpu"));
+    others.for_each(|(column, _)| filler.row.unsupported(column));
     filler.one(c::ENERGY_MILLIJOULES, || calls.energy());
     filler.one(c::GPU_TEMP_CELSIUS, || calls.temperature());
     filler.one(c::POWER_MILLIWATTS, || calls.power());
@@ -94,7 +97,8 @@ pub(super) fn read<'a>(calls: &Calls<'a>, memory: &mut Memory<'a>) -> Reading {
     gpm(&mut filler, calls);
     let (row, events) = filler.finish(c::FIELDS_LATENCY_US, c::FIELDS_READ_AT);
     let counters = [c::ENERGY_MILLIJOULES, c::THROTTLE_POWER_NANOSECONDS, c::THROTTLE_THERMAL_NANOSECONDS];
-    // The last one is that of the slow tier; places in the list are shared.
+    // These begin anew with the driver alone; counts of ECC and NVLink errors can be cleared by an operator, and begin no
+    // session. The last place in the list is that of the slow tier.
     let lifetime = counters.map(|column| integer(&row, column)).into_iter().chain([None]).collect();
     Reading { rows: vec![row], lifetime, events, ..Reading::default() }
 }
@@ -116,7 +120,9 @@ fn fans(filler: &mut Filler<'_, '_>, calls: &Calls<'_>) {
     if !filler.asks_for(c::FANS_RPM) {
         return;
     }
+    let began = Instant::now();
     let speeds = calls.fans().map(|count| (0..count.min(FANS_MAX)).map(|fan| calls.fan_rpm(fan)).collect::<Vec<_>>());
+    filler.timed(&[c::FANS_RPM], began);
     match speeds {
         Ok(speeds) if speeds.is_empty() => filler.refuse(c::FANS_RPM, LACKING[0], LACKING),
         Ok(speeds) => match speeds.iter().find_map(|speed| speed.err()) {
@@ -150,6 +156,7 @@ fn gpm<'a>(filler: &mut Filler<'_, 'a>, calls: &Calls<'a>) {
         (Some((_, before)), Ok(sample)) => Some(metrics(calls, before, sample, &wanted)),
         (None, Ok(_)) => None,
     };
+    filler.timed(&wanted.iter().map(|(column, _)| *column).collect::<Vec<_>>(), now);
     for ((column, _), answer) in wanted.iter().zip(answers.into_iter().flatten()) {
         filler.float(*column, answer);
     }

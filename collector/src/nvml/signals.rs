@@ -13,7 +13,7 @@ pub(super) fn end_with_parent() {
 }
 
 /// Asks a child of this process that was not waited for to end.
-pub(super) fn terminate(pid: u32) {
+pub(crate) fn terminate(pid: u32) {
     if let Ok(pid) = i32::try_from(pid) {
         // SAFETY: plain numbers; the pid is a child's that was not waited for, so it is nobody else's.
         unsafe { libc::kill(pid, libc::SIGTERM) };

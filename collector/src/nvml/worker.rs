@@ -27,6 +27,7 @@ use super::{signals, unreachable};
 use crate::place::locked;
 use crate::source::{Call, Reading};
 use gpu::Gpu;
+pub(super) use library::Library;
 pub(super) use listing::DISCOVERY;
 
 /// How often the calls in progress are looked at.

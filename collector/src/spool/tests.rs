@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use racklake_schemas::tables::{GPU_SAMPLE, coverage, event, gpu_sample};
+use racklake_schemas::Row;
+use racklake_schemas::tables::{GPU_HEALTH, GPU_SAMPLE, coverage, event, gpu_health, gpu_sample};
 use tempfile::TempDir;
 
 use super::*;
@@ -433,4 +434,26 @@ fn other_topics_are_adopted_when_nothing_waits_for_those_of_before() {
     assert_eq!(routes, [(1, "old".to_owned(), true), (2, "old".to_owned(), true), (3, "new".to_owned(), true)]);
     third.write(false);
     assert_eq!(*start(&third.killed(), &old).outlet.route(), *old); // nothing waits for the new ones
+}
+
+#[test]
+fn what_counters_were_last_is_known_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = Collector::start(&folder);
+    let read = |ts, errors: i64| {
+        let mut row = Row::new(&GPU_HEALTH);
+        row.read(gpu_health::ECC_UNCORRECTED_VOLATILE, errors);
+        let labels = DeviceLabels { device_id: "GPU-1".to_owned(), session_id: 1, rack: None };
+        collector.outlet.place.stamp(&mut row, ts, Some(&labels));
+        collector.outlet.rows(vec![row], ts, "a", false);
+    };
+    read(1, 7);
+    let first = collector.outlet.baseline("GPU-1");
+    collector.write(false);
+    assert_eq!(Collector::start(&collector.killed()).outlet.baseline("GPU-1"), first);
+    // The second row is in the journal alone.
+    read(2, 9);
+    let second = collector.outlet.baseline("GPU-1");
+    assert_ne!(first, second);
+    assert_eq!(Collector::start(&collector.killed()).outlet.baseline("GPU-1"), second);
 }

@@ -67,13 +67,69 @@ fn a_divided_a_lost_and_a_fanless_gpu_have_nulls_of_different_kinds() {
     println!("{}", python::run("check_why_null.py", &[&lake, &query, gpus[0], gpus[1], gpus[2]]).unwrap());
 }
 
+/// One GPU of each kind, one divided, and one whose calls fail in part. The driver is one that has the newest fields.
+const ALL_KINDS: &str = r#"
+driver_version = "580.95.05"
+[[gpu]]
+architecture = "volta"
+[[gpu]]
+architecture = "ampere"
+fail = { nvmlDeviceGetEncoderUtilization = 999, nvmlDeviceGetPersistenceMode = 999, nvmlDeviceGetNvLinkVersion = 999 }
+[[gpu]]
+architecture = "hopper"
+c2c_links = 10
+mig = [{ gpu_instance = 1, slices = 3, memory_mb = 40000 }]
+[[gpu]]
+architecture = "hopper"
+[[gpu]]
+architecture = "blackwell"
+c2c_links = 10
+"#;
+
 #[test]
 fn every_column_of_a_gpu_is_filled_by_some_simulated_gpu() {
-    const SCENARIO: &str = "[[gpu]]\narchitecture = \"volta\"\n[[gpu]]\narchitecture = \"ampere\"\n\
-                            [[gpu]]\narchitecture = \"hopper\"\nc2c_links = 10\n\
-                            mig = [{ gpu_instance = 1, slices = 3, memory_mb = 40000 }]\n\
-                            [[gpu]]\narchitecture = \"hopper\"\n[[gpu]]\narchitecture = \"blackwell\"\nc2c_links = 10\n";
     let _turn = turn();
-    let lake = Node::start("every_column", SCENARIO, "period = \"500ms\"\nhealth_period = \"2s\"\n").end_after(15);
-    println!("{}", python::run("check_filled.py", &[&lake]).unwrap());
+    let lake = Node::start("every_column", ALL_KINDS, "rack = \"r1\"\nperiod = \"500ms\"\nhealth_period = \"2s\"\n");
+    println!("{}", python::run("check_filled.py", &[&lake.end_after(15)]).unwrap());
+}
+
+/// One GPU goes wrong in every way that rows show, and is well again; the other is well all the time.
+const ILL_AND_WELL: &str = r#"
+[[gpu]]
+pci = "00000000:1B:00.0"
+workload = "idle"
+[[gpu.change]]
+at = 10.0
+power_brake = true
+remap_pending = true
+remap_failed = true
+sram_threshold_exceeded = true
+retire_pending = true
+repair_pending = [true, false]
+recovery_action = 1
+pcie = [5, 8]
+link = [{ link = 3, down = true }]
+counters = { dram_corrected = 5.0, dram_uncorrected = 1.0, remapped_uncorrected = 1.0 }
+[[gpu.change]]
+at = 25.0
+power_brake = false
+remap_pending = false
+remap_failed = false
+sram_threshold_exceeded = false
+retire_pending = false
+repair_pending = [false, false]
+recovery_action = 0
+pcie = [5, 16]
+link = []
+[[gpu]]
+pci = "00000000:43:00.0"
+workload = "idle"
+"#;
+
+#[test]
+fn what_changes_before_a_gpu_fails_is_told_and_looked_at_closely() {
+    let _turn = turn();
+    let nvml = "period = \"1s\"\nhealth_period = \"3s\"\nburst_for = \"5s\"\n";
+    let lake = Node::start("edges", ILL_AND_WELL, nvml).end_after(45);
+    println!("{}", python::run("check_edges.py", &[&lake, "0000:1b:00.0"]).unwrap());
 }

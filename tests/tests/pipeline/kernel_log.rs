@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use racklake_nvml_sim::{GpuScenario, Scenario, Xid};
+use racklake_nvml_sim::{Burst, GpuScenario, Scenario};
 use racklake_tests::process::Process;
 use racklake_tests::site::Site;
 use racklake_tests::{python, turn, wait_for};
@@ -69,14 +69,17 @@ fn uptime_us() -> i64 {
     (seconds * 1e6) as i64
 }
 
-/// What NVML tells: twins of the first lines, in the same order, and a few events that the kernel log does not have.
+/// What NVML tells: twins of the first lines, and a few events that the kernel log does not have.
 fn scenario(twins: usize) -> Scenario {
     let gpu = |index: usize| {
-        let xid = |code| Xid { code, at: None, event_type: 8 };
-        let numbers = (0..twins).filter(|number| number % GPUS.len() == index);
-        let mut xids: Vec<Xid> = numbers.map(|number| xid(CODES[number % CODES.len()])).collect();
-        xids.extend((0..index).map(|_| xid(NVML_ONLY)));
-        GpuScenario { xid: if twins == 0 { Vec::new() } else { xids }, ..GpuScenario::default() }
+        let burst = |code, count: usize| Burst { code, count: count as u32, kmsg: false, ..Burst::default() };
+        let twins_of = |code: &u64| {
+            let is_one = |number: &usize| number % GPUS.len() == index && CODES[number % CODES.len()] == *code;
+            burst(*code, (0..twins).filter(is_one).count())
+        };
+        let mut bursts: Vec<Burst> = CODES.iter().map(twins_of).collect();
+        bursts.push(burst(NVML_ONLY, index));
+        GpuScenario { burst: if twins == 0 { Vec::new() } else { bursts }, ..GpuScenario::default() }
     };
     Scenario { gpu: (0..GPUS.len()).map(gpu).collect(), ..Scenario::default() }
 }
@@ -111,7 +114,7 @@ fn check(site: &Site, log: &Log, twins: usize, nvml_only: usize, kills: usize) -
 
 #[test]
 fn ten_thousand_lines_in_a_burst_with_twins_in_nvml_are_exactly_the_right_rows() {
-    const TWINS: usize = 4000;
+    const TWINS: usize = 3000;
     let _turn = turn();
     let site = Site::new("kernel_log_burst").unwrap();
     let ingest = site.start_ingest("ingest", "kernel-log-burst").unwrap();

@@ -22,6 +22,7 @@ mod nvml_binding;
 mod object_store;
 mod own_events;
 mod power_loss;
+mod probe;
 mod rebalance;
 mod recreated_topic;
 mod reload;

@@ -159,3 +159,21 @@ async fn a_burst_of_ten_thousand_lines_with_twins_gives_exactly_the_right_rows()
     lines.extend(alone);
     assert_eq!(merging.end().await, (lines, twins));
 }
+
+#[test]
+fn events_that_come_one_after_another_for_longer_than_the_window_find_their_lines() {
+    let (mut twins, start) = (Twins::default(), Instant::now());
+    let key = || ("0000:9b:00".to_owned(), 31);
+    let draft = || EventDraft::new("xid", "nvml", "warning", "XID 31").with_code(31);
+    (0..100).for_each(|_| assert!(!twins.line(key(), start, start)));
+    for number in 0..100 {
+        // Twenty seconds for what the log told at once.
+        let now = start + Duration::from_millis(200) * number;
+        assert!(twins.event(key(), draft(), now).0, "{number}");
+        twins.forget_lines(now);
+    }
+    // After a pause an event is of its own time.
+    let later = start + Duration::from_secs(30);
+    assert!(!twins.line(key(), start + Duration::from_secs(20), later));
+    assert!(!twins.event(key(), draft(), later).0);
+}

@@ -10,15 +10,15 @@ use crate::nvml::raw::{Calls, DRIVER_IS_GONE, Handle, Newer};
 use crate::source::SourceError;
 
 /// A loaded and initialised library. When the last user lets go of it, it is shut down and unloaded.
-pub(super) struct Library {
-    pub(super) nvml: Nvml,
+pub(in crate::nvml) struct Library {
+    pub(in crate::nvml) nvml: Nvml,
     newer: Newer,
     path: String,
 }
 
 impl Library {
     /// Loads the library at that path, or by that name on the loader's path.
-    pub(super) fn load(path: &str) -> Result<Library, SourceError> {
+    pub(in crate::nvml) fn load(path: &str) -> Result<Library, SourceError> {
         calling("nvmlInit_v2");
         let nvml = Nvml::builder().lib_path(OsStr::new(path)).init().map_err(|error| explain(path, &error))?;
         if nvml.lib().nvmlShutdown.is_err() {
@@ -31,19 +31,19 @@ impl Library {
     }
 
     /// The calls about a device.
-    pub(super) fn calls(&self, device: Handle) -> Calls<'_> {
+    pub(in crate::nvml) fn calls(&self, device: Handle) -> Calls<'_> {
         let renumbered = self.nvml.field_id_scheme() == FieldIdScheme::V13Update1;
         Calls { lib: self.nvml.lib(), newer: &self.newer, device, renumbered }
     }
 
     /// How many GPUs there are; an error when the driver no longer answers to this library.
-    pub(super) fn count(&self) -> Result<u32, SourceError> {
+    pub(in crate::nvml) fn count(&self) -> Result<u32, SourceError> {
         calling("nvmlDeviceGetCount_v2");
         self.nvml.device_count().map_err(|error| explain(&self.path, &error))
     }
 
     /// PCI address and handle of the GPU of that index, the name that it is known by everywhere else; or why there is none.
-    pub(super) fn introduce(&self, index: u32) -> Result<(String, Handle), String> {
+    pub(in crate::nvml) fn introduce(&self, index: u32) -> Result<(String, Handle), String> {
         calling("nvmlDeviceGetHandleByIndex_v2");
         let handle = self.nvml.device_by_index(index).map(|device| Handle::of(&device));
         let handle = handle.map_err(|error| error.to_string())?;

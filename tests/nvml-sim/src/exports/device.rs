@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     INVALID_ARGUMENT, NOT_SUPPORTED, SUCCESS, VERSION_MISMATCH, answer, answer_part, given_struct, is_other_version,
-    readings, version,
+    readings, signatures, version,
 };
 use crate::library::{Code, Given, Place, State, library};
 use crate::scenario::Fan;
@@ -240,4 +240,29 @@ engines! {
     nvmlDeviceGetDecoderUtilization
     nvmlDeviceGetJpgUtilization
     nvmlDeviceGetOfaUtilization
+}
+
+signatures! {
+    nvmlDeviceGetBAR1MemoryInfo
+    nvmlDeviceGetClockInfo
+    nvmlDeviceGetCurrentClocksEventReasons
+    nvmlDeviceGetCurrentClocksThrottleReasons
+    nvmlDeviceGetDecoderUtilization
+    nvmlDeviceGetEncoderUtilization
+    nvmlDeviceGetFanSpeed
+    nvmlDeviceGetFanSpeedRPM
+    nvmlDeviceGetFanSpeed_v2
+    nvmlDeviceGetJpgUtilization
+    nvmlDeviceGetMemoryInfo
+    nvmlDeviceGetMemoryInfo_v2
+    nvmlDeviceGetNumFans
+    nvmlDeviceGetOfaUtilization
+    nvmlDeviceGetPerformanceState
+    nvmlDeviceGetPowerUsage
+    nvmlDeviceGetSupportedClocksEventReasons
+    nvmlDeviceGetSupportedClocksThrottleReasons
+    nvmlDeviceGetTemperature
+    nvmlDeviceGetTemperatureV
+    nvmlDeviceGetTotalEnergyConsumption
+    nvmlDeviceGetUtilizationRates
 }

@@ -5,7 +5,7 @@ use std::ffi::{c_uint, c_ulonglong};
 use nvml_wrapper_sys::bindings as nvml;
 
 use super::{
-    INVALID_ARGUMENT, NOT_SUPPORTED, SUCCESS, answer_numbers, answer_unit, given_struct, readings, version,
+    INVALID_ARGUMENT, NOT_SUPPORTED, SUCCESS, answer_numbers, answer_unit, given_struct, readings, signatures, version,
     versioned_readings,
 };
 use crate::counters::Counter;
@@ -369,4 +369,19 @@ unsafe extern "C" fn nvmlDeviceGetRetiredPages_v2(
 ) -> Code {
     // SAFETY: the contract of the C function.
     unsafe { retired_pages((device, "nvmlDeviceGetRetiredPages_v2", cause), count, addresses, Some(times)) }
+}
+
+signatures! {
+    nvmlDeviceGetDetailedEccErrors
+    nvmlDeviceGetEccMode
+    nvmlDeviceGetInforomConfigurationChecksum
+    nvmlDeviceGetMemoryErrorCounter
+    nvmlDeviceGetRemappedRows
+    nvmlDeviceGetRepairStatus
+    nvmlDeviceGetRetiredPages
+    nvmlDeviceGetRetiredPagesPendingStatus
+    nvmlDeviceGetRetiredPages_v2
+    nvmlDeviceGetRowRemapperHistogram
+    nvmlDeviceGetSramEccErrorStatus
+    nvmlDeviceGetTotalEccErrors
 }

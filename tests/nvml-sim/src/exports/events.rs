@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nvml_wrapper_sys::bindings as nvml;
 use serde_json::{Value, json};
 
-use super::{INVALID_ARGUMENT, SUCCESS, answer};
+use super::{INVALID_ARGUMENT, SUCCESS, answer, signatures};
 use crate::happenings::Pending;
 use crate::library::{Code, Given, Place, library};
 
@@ -130,4 +130,12 @@ extern "C" fn nvmlEventSetFree(set: nvml::nvmlEventSet_t) -> Code {
         state.sets.remove(&(set as usize)).map(|_| ()).ok_or(INVALID_ARGUMENT)
     });
     given.err().unwrap_or(SUCCESS)
+}
+
+signatures! {
+    nvmlEventSetCreate
+    nvmlEventSetFree
+    nvmlDeviceGetSupportedEventTypes
+    nvmlDeviceRegisterEvents
+    nvmlEventSetWait_v2
 }

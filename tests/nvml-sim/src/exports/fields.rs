@@ -4,13 +4,14 @@
 //! the field's own return code.
 
 use std::ffi::c_int;
+use std::time::Instant;
 
 use nvml_wrapper_sys::bindings as nvml;
 use racklake_schemas::clock::Clock;
 use serde_json::{Value, json};
 
 use super::values::{canonical, value_of};
-use super::{INVALID_ARGUMENT, SUCCESS};
+use super::{INVALID_ARGUMENT, SUCCESS, signatures};
 use crate::library::{Code, Given, library};
 
 /// Bits of a value that nobody has set.
@@ -43,17 +44,20 @@ unsafe extern "C" fn nvmlDeviceGetFieldValues(
     if values.is_null() || count == 0 {
         return INVALID_ARGUMENT;
     }
+    let mut began = Instant::now();
     if let Err(code) = library().admit(device, "nvmlDeviceGetFieldValues") {
         return code;
     }
     // SAFETY: not null, and the contract of the C function is that there are `count` of them.
     for field in unsafe { std::slice::from_raw_parts_mut(values, count) } {
-        answer_field(device, field);
+        answer_field(device, field, began);
+        // What the driver does for all of them is told of the first.
+        began = Instant::now();
     }
     SUCCESS
 }
 
-fn answer_field(device: nvml::nvmlDevice_t, field: &mut nvml::nvmlFieldValue_t) {
+fn answer_field(device: nvml::nvmlDevice_t, field: &mut nvml::nvmlFieldValue_t, began: Instant) {
     let (id, scope) = (field.fieldId, field.scopeId);
     let call = format!("field:{id}:{scope}");
     let given = library().device(device, &call, None, |state, index| {
@@ -63,7 +67,7 @@ fn answer_field(device: nvml::nvmlDevice_t, field: &mut nvml::nvmlFieldValue_t) 
         Ok(encode(value, value_type))
     });
     field.timestamp = Clock::now_us();
-    field.latencyUsec = 120;
+    field.latencyUsec = began.elapsed().as_micros() as i64;
     field.value.ullVal = RUBBISH;
     match given {
         Ok(FieldValue { value_type, bits, .. }) => {
@@ -91,4 +95,8 @@ fn encode(value: i64, value_type: u32) -> FieldValue {
         _ => (value as u64, json!(value)),
     };
     FieldValue { value_type: Some(value_type), bits, told }
+}
+
+signatures! {
+    nvmlDeviceGetFieldValues
 }

@@ -7,7 +7,7 @@ use std::ffi::{CStr, c_uint};
 use nvml_wrapper_sys::bindings as nvml;
 use serde_json::{Value, json};
 
-use super::{INVALID_ARGUMENT, NOT_SUPPORTED, SUCCESS, VERSION_MISMATCH, answer_unit, given_struct};
+use super::{INVALID_ARGUMENT, NOT_SUPPORTED, SUCCESS, VERSION_MISMATCH, answer_unit, given_struct, signatures};
 use crate::library::{Code, Given, Place, State, library};
 use crate::scenario::Architecture;
 use crate::unit::Unit;
@@ -230,4 +230,13 @@ fn name_of(id: u32) -> (&'static CStr, &'static CStr) {
         20 | 21 | 60.. => (c"Traffic", c"MiB/sec"),
         _ => (c"Util", c"%"),
     }
+}
+
+signatures! {
+    nvmlGpmMetricsGet
+    nvmlGpmMigSampleGet
+    nvmlGpmQueryDeviceSupport
+    nvmlGpmSampleAlloc
+    nvmlGpmSampleFree
+    nvmlGpmSampleGet
 }

@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_int, c_uint};
 use nvml_wrapper_sys::bindings as nvml;
 use serde_json::Value;
 
-use super::{INVALID_ARGUMENT, answer, answer_numbers, answer_text, c_text, readings};
+use super::{INVALID_ARGUMENT, answer, answer_numbers, answer_text, c_text, readings, signatures};
 use crate::library::{Code, Given, State};
 use crate::scenario::Architecture;
 use crate::unit::Unit;
@@ -167,4 +167,28 @@ unsafe extern "C" fn nvmlDeviceGetPciInfo_v3(device: nvml::nvmlDevice_t, pci: *m
             Ok(pci_info(state.units[index].pci, 0x2330_10de, 0x16c1_10de))
         })
     }
+}
+
+signatures! {
+    nvmlDeviceGetArchitecture
+    nvmlDeviceGetBoardId
+    nvmlDeviceGetBoardPartNumber
+    nvmlDeviceGetBrand
+    nvmlDeviceGetComputeMode
+    nvmlDeviceGetCudaComputeCapability
+    nvmlDeviceGetGspFirmwareMode
+    nvmlDeviceGetGspFirmwareVersion
+    nvmlDeviceGetIndex
+    nvmlDeviceGetInforomImageVersion
+    nvmlDeviceGetInforomVersion
+    nvmlDeviceGetMemoryBusWidth
+    nvmlDeviceGetMinorNumber
+    nvmlDeviceGetMultiGpuBoard
+    nvmlDeviceGetNumGpuCores
+    nvmlDeviceGetNumaNodeId
+    nvmlDeviceGetPciInfo_v3
+    nvmlDeviceGetPersistenceMode
+    nvmlDeviceGetPowerSource
+    nvmlDeviceGetSerial
+    nvmlDeviceGetVbiosVersion
 }

@@ -5,7 +5,8 @@ use std::ffi::c_uint;
 use nvml_wrapper_sys::bindings as nvml;
 
 use super::{
-    INVALID_ARGUMENT, NOT_SUPPORTED, answer_numbers, answer_unit, given_struct, readings, version, versioned_readings,
+    INVALID_ARGUMENT, NOT_SUPPORTED, answer_numbers, answer_unit, given_struct, readings, signatures, version,
+    versioned_readings,
 };
 use crate::library::Code;
 use crate::model::{CLOCK_MAX, CLOCK_MEMORY, CLOCK_VIDEO_MAX};
@@ -84,4 +85,14 @@ unsafe extern "C" fn nvmlDeviceGetMaxClockInfo(device: nvml::nvmlDevice_t, clock
             _ => Err(INVALID_ARGUMENT),
         })
     }
+}
+
+signatures! {
+    nvmlDeviceGetEnforcedPowerLimit
+    nvmlDeviceGetMarginTemperature
+    nvmlDeviceGetMaxClockInfo
+    nvmlDeviceGetPowerManagementDefaultLimit
+    nvmlDeviceGetPowerManagementLimit
+    nvmlDeviceGetPowerManagementLimitConstraints
+    nvmlDeviceGetTemperatureThreshold
 }

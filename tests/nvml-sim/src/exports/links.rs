@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use super::ecc::short;
 use super::identity::pci_info;
-use super::{INVALID_ARGUMENT, NOT_SUPPORTED, VERSION_MISMATCH, answer_unit, given_struct, readings, version};
+use super::{
+    INVALID_ARGUMENT, NOT_SUPPORTED, VERSION_MISMATCH, answer_unit, given_struct, readings, signatures, version,
+};
 use crate::counters::{Counter, Counters};
 use crate::library::{Code, Given};
 use crate::unit::Unit;
@@ -192,4 +194,22 @@ unsafe extern "C" fn nvmlDeviceGetNvLinkInfo(device: nvml::nvmlDevice_t, out: *m
         }
         Err(code) => code,
     }
+}
+
+signatures! {
+    nvmlDeviceGetC2cModeInfoV
+    nvmlDeviceGetCurrPcieLinkGeneration
+    nvmlDeviceGetCurrPcieLinkWidth
+    nvmlDeviceGetGpuMaxPcieLinkGeneration
+    nvmlDeviceGetMaxPcieLinkGeneration
+    nvmlDeviceGetMaxPcieLinkWidth
+    nvmlDeviceGetNvLinkCapability
+    nvmlDeviceGetNvLinkErrorCounter
+    nvmlDeviceGetNvLinkInfo
+    nvmlDeviceGetNvLinkRemoteDeviceType
+    nvmlDeviceGetNvLinkRemotePciInfo_v2
+    nvmlDeviceGetNvLinkState
+    nvmlDeviceGetNvLinkVersion
+    nvmlDeviceGetPcieReplayCounter
+    nvmlDeviceGetPcieSpeed
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::system::Handle;
 use super::{
     INSUFFICIENT_SIZE, INVALID_ARGUMENT, NOT_SUPPORTED, SUCCESS, answer_numbers, answer_part, answer_part_text,
-    answer_unit, given_struct,
+    answer_unit, given_struct, signatures,
 };
 use crate::library::{Code, Given, Place, State, library};
 use crate::scenario::Mig;
@@ -243,4 +243,18 @@ unsafe extern "C" fn nvmlDeviceGetComputeRunningProcesses_v3(
         unsafe { processes.add(number as usize).write(process) };
     }
     SUCCESS
+}
+
+signatures! {
+    nvmlDeviceGetAttributes_v2
+    nvmlDeviceGetComputeInstanceId
+    nvmlDeviceGetComputeRunningProcesses_v3
+    nvmlDeviceGetDeviceHandleFromMigDeviceHandle
+    nvmlDeviceGetGpuInstanceId
+    nvmlDeviceGetMaxMigDeviceCount
+    nvmlDeviceGetMigDeviceHandleByIndex
+    nvmlDeviceGetMigMode
+    nvmlDeviceGetName
+    nvmlDeviceGetUUID
+    nvmlDeviceIsMigDeviceHandle
 }

@@ -137,6 +137,16 @@ macro_rules! versioned_readings {
 }
 use versioned_readings;
 
+/// Functions that must have the types that nvml.h gives them; the compiler compares them with the bindings'.
+macro_rules! signatures {
+    ($($call:ident)*) => {
+        const _: fn(&mut nvml::NvmlLib) = |lib| {
+            $(lib.$call = Ok($call);)*
+        };
+    };
+}
+use signatures;
+
 /// A struct of the caller's whose version says that it is not the one that is written here.
 ///
 /// # Safety

@@ -5,7 +5,7 @@ use std::ffi::c_uint;
 use nvml_wrapper_sys::bindings as nvml;
 use serde_json::{Value, json};
 
-use super::{INVALID_ARGUMENT, NOT_SUPPORTED, SUCCESS, VERSION_MISMATCH, readings, version};
+use super::{INVALID_ARGUMENT, NOT_SUPPORTED, SUCCESS, VERSION_MISMATCH, readings, signatures, version};
 use crate::library::{Code, Given, library};
 use crate::scenario::{Fabric, Platform};
 
@@ -150,4 +150,11 @@ unsafe extern "C" fn nvmlDeviceGetGpuFabricInfoV(
         }
         Err(code) => code,
     }
+}
+
+signatures! {
+    nvmlDeviceGetGpuFabricInfo
+    nvmlDeviceGetGpuFabricInfoV
+    nvmlDeviceGetModuleId
+    nvmlDeviceGetPlatformInfo
 }

@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint};
 use nvml_wrapper_sys::bindings as nvml;
 use serde_json::Value;
 
-use super::{INVALID_ARGUMENT, SUCCESS, fitting, write_text};
+use super::{INVALID_ARGUMENT, SUCCESS, fitting, signatures, write_text};
 use crate::library::{Code, Given, Place, State, library};
 use crate::scenario::{Mig, parse_pci};
 
@@ -215,4 +215,19 @@ unsafe extern "C" fn nvmlDeviceGetHandleByPciBusId_v2(pci: *const c_char, device
     unsafe {
         find("nvmlDeviceGetHandleByPciBusId_v2", None, device, nvml::nvmlReturn_enum_NVML_ERROR_NOT_FOUND, by_pci)
     }
+}
+
+signatures! {
+    nvmlInitWithFlags
+    nvmlDeviceGetCount_v2
+    nvmlDeviceGetHandleByIndex_v2
+    nvmlDeviceGetHandleByPciBusId_v2
+    nvmlDeviceGetHandleByUUID
+    nvmlErrorString
+    nvmlInit_v2
+    nvmlShutdown
+    nvmlSystemGetCudaDriverVersion
+    nvmlSystemGetCudaDriverVersion_v2
+    nvmlSystemGetDriverVersion
+    nvmlSystemGetNVMLVersion
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use racklake_collector::source::Source;
-use racklake_schemas::tables::GPU_SAMPLE;
+use racklake_schemas::tables::{GPU_HEALTH, GPU_SAMPLE};
 use racklake_schemas::{fail_code, row_status};
 
 use crate::support::{Node, PATIENCE, device_id, discovered, marked, row, value};
@@ -63,6 +63,25 @@ async fn rubbish_is_a_failed_read_and_never_a_value() {
 }
 
 #[tokio::test]
+async fn a_value_that_cannot_be_is_told_once_with_what_was_read() {
+    let node = Node::new("[[gpu]]\ngarbage = [\"nvmlDeviceGetPowerUsage\", \"field:94\"]\n");
+    let (source, _events, found) = discovered(&node).await;
+    let mut told = Vec::new();
+    for table in [&GPU_SAMPLE, &GPU_HEALTH, &GPU_SAMPLE, &GPU_HEALTH] {
+        let reading = source.read(&found[0].address, table).await;
+        let details = reading.events.into_iter().map(|event| (event.event, event.details_json.unwrap()));
+        told.extend(details.map(|(event, json)| (event, serde_json::from_str::<serde_json::Value>(&json).unwrap())));
+    }
+    let told: Vec<_> =
+        told.iter().map(|(event, json)| (*event, json["column"].as_str(), json["raw"].as_str())).collect();
+    let expected = [
+        ("value_implausible", Some("power_milliwatts"), Some("4294967295")),
+        ("value_implausible", Some("pcie_replays"), Some("18446744073709551615")),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
 async fn a_hung_gpu_keeps_no_other_waiting() {
     let mut node = Node::new("[[gpu]]\n[[gpu]]\n[[gpu]]\n");
     let (source, _events, found) = discovered(&node).await;
@@ -93,7 +112,8 @@ async fn a_lost_gpu_is_told_as_lost_and_comes_back() {
     let stays = found.iter().find(|found| found.address == "0000:1b:00.0").unwrap();
     node.change(|scenario| scenario.gpu[1].lost = true);
     let lost = row(&source, gone).await;
-    assert_eq!((lost.status(), lost.fail_code(), lost.unsupported_mask()), (row_status::LOST, Some(15), 0));
+    assert_eq!((lost.status(), lost.fail_code()), (row_status::LOST, Some(15)));
+    assert_eq!(marked(lost.unsupported_mask()), [""; 0]);
     assert_eq!(marked(lost.failed_mask()), marked(i64::MAX), "nothing of it was read");
     assert_eq!(row(&source, stays).await.status(), row_status::OK);
     // It is lost, not forgotten: its rows go on saying so.

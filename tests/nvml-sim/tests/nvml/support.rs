@@ -87,5 +87,7 @@ pub(crate) fn value(row: &Row, name: &str) -> Option<i64> {
 /// Names of the columns whose bits are set.
 pub(crate) fn marked(mask: i64) -> Vec<&'static str> {
     let is_set = |bit: u8| mask & (1 << bit) != 0;
-    GPU_SAMPLE.columns.iter().filter(|column| column.bit.is_some_and(is_set)).map(|column| column.name).collect()
+    // Columns of another make are always unsupported.
+    let own = GPU_SAMPLE.columns.iter().filter(|column| !column.source.starts_with("amdgpu"));
+    own.filter(|column| column.bit.is_some_and(is_set)).map(|column| column.name).collect()
 }
