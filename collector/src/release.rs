@@ -136,7 +136,6 @@ impl Release {
             ..own("nvml_released", "warning", text)
         };
         self.outlet.event(draft, None);
-        // Where no driver is loaded to begin with, one that comes is no sign: whoever upgrades it may not be done.
         self.open = Some(Open { episode, driver_was_away: false, until: request.until });
     }
 

@@ -3,8 +3,8 @@
     check_drill.py LAKE --miner ACCOUNT --node NAME,KILLS,ACCOUNT... [--lossy]
 
 Exit 0 only when every row is what was served and is there once, no frame of a stream is missing, what is missing was in
-flight at a kill and is named by coverage (in a lossy drill: or was dropped, and counted so), coverage balances, and each
-kill of a collector is told by one event.
+flight at a kill and is named by coverage (in a lossy drill: or was dropped, and counted so), or, where the worker that calls
+NVML was killed, by its event, coverage balances, and each kill of a collector is told by one event.
 """
 
 import argparse
@@ -19,7 +19,8 @@ from lake import leave
 
 TABLES = ["gpu_sample", "miner_sample", "hashboard_sample", "event", "device", "coverage"]
 # Rows that hold no answer: stale, unreachable, lost.
-WITHOUT_ANSWER = {2, 4, 5}
+LOST = 5
+WITHOUT_ANSWER = {2, 4, LOST}
 COUNTS = ["expected", "collected", "failed", "late", "dropped", "lost_in_flight"]
 
 
@@ -31,9 +32,11 @@ def repeated(table):
 
 def answered(samples, counter):
     """The rows that hold an answer; and sentences about those that should hold none but do."""
-    empty = [row for row in samples if row["row_status"] in WITHOUT_ANSWER]
+    # A GPU that was lost between two calls has the values of before.
+    has_answer = lambda row: row["row_status"] not in WITHOUT_ANSWER or row["row_status"] == LOST and row[counter] is not None
+    empty = [row for row in samples if not has_answer(row)]
     odd = [f"{row['device_id']} at {row['ts']} has no answer and a value" for row in empty if row[counter] is not None]
-    return [row for row in samples if row["row_status"] not in WITHOUT_ANSWER], odd
+    return [row for row in samples if has_answer(row)], odd
 
 
 def coverage_of(tables, node, table):
@@ -60,6 +63,13 @@ def ticks_lost(tables, node):
                 key = (tick["table"], tick["address"])
                 found[key] = found.get(key, 0) + 1
     return found
+
+
+def cut_off(tables, node):
+    """How many reads of GPUs the ends of workers cut off, as their events name them."""
+    ends = [row for row in tables["event"] if row["node"] == node and row["event"] == "nvml_worker_ended"]
+    reads = [read for row in ends for read in json.loads(row["details_json"])["reads"]]
+    return sum(read["table"] == "gpu_sample" for read in reads)
 
 
 def check_node(tables, node, kills, lossy):
@@ -119,7 +129,9 @@ def main():
         differences, served = gpu_answers.compare(own, [account], bit_of)
         told = coverage_of(tables, node, "gpu_sample")
         print(f"{node}: {served} GPU reads served, {len(own)} in the lake")
-        excuse(f"{node} GPUs", differences, excused(told), problems)
+        cut = cut_off(tables, node)
+        print(f"{node}: {cut} reads cut off by the end of a worker")
+        excuse(f"{node} GPUs", differences, excused(told) + cut, problems)
         named = sum(count for (table, _), count in ticks_lost(tables, node).items() if table == "gpu_sample")
         if named != told["lost_in_flight"] and not arguments.lossy:
             problems.append(f"{node}: events name {named} reads of GPUs lost in flight, coverage {told['lost_in_flight']}")

@@ -72,13 +72,14 @@ def reads(paths):
     return found, outside
 
 
-def expected(read, column, unsupported):
-    """Value, unsupported and failed of a cell. `unsupported`: what earlier reads of the device were refused."""
+def expected(read, column, unsupported, is_lost=False):
+    """Value, unsupported and failed of a cell. `unsupported`: what earlier reads of the device were refused. `is_lost`: it
+    was lost in the middle of the read, and asked no further."""
     key, part = COLUMNS[column]
     answer = read.get(key)
     if answer is None:
         # Not asked again: only what the device has said it lacks.
-        return (None, True, False) if key in unsupported else ("not read", False, False)
+        return (None, True, False) if key in unsupported else (None, False, True) if is_lost else ("not read", False, False)
     if answer["rc"] in UNSUPPORTED:
         return None, True, False
     if answer["rc"] != 0:
@@ -105,7 +106,7 @@ def compare(rows, paths, bits):
             differences.append(f"{key}: twice in the lake")
         seen.add(key)
         for column in COLUMNS:
-            value, unsupported, failed = expected(found[key], column, refused.get(key[0], set()))
+            value, unsupported, failed = expected(found[key], column, refused.get(key[0], set()), row["row_status"] == 5)
             bit = 1 << bits[column]
             told = (row[column], bool(row["unsupported_mask"] & bit), bool(row["failed_mask"] & bit))
             if told != (value, unsupported, failed):

@@ -85,6 +85,26 @@ impl Process {
         self.child.id()
     }
 
+    /// The child of this process that was started with that argument.
+    pub fn child(&self, argument: &str) -> Option<u32> {
+        let parent = format!("PPid:\t{}", self.pid());
+        let pids = std::fs::read_dir("/proc").ok()?.flatten();
+        pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).find(|pid| {
+            let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            read("status").lines().any(|line| line == parent)
+                && read("cmdline").split('\0').any(|part| part == argument)
+        })
+    }
+
+    /// SIGKILL to that child. Says whether it was there.
+    ///
+    /// # Errors
+    /// When `kill` cannot be run.
+    pub fn kill_child(&self, argument: &str) -> Result<bool> {
+        let Some(pid) = self.child(argument) else { return Ok(false) };
+        Ok(Command::new("kill").args(["-KILL", &pid.to_string()]).stderr(Stdio::null()).status()?.success())
+    }
+
     /// How many lines it has written to standard error.
     pub fn line_count(&self) -> usize {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).len()

@@ -33,6 +33,8 @@ const RETIRING_MAX: Duration = Duration::from_secs(12);
 const WRITE_MAX: Duration = Duration::from_secs(2);
 /// What notes of GPUs begin with that have not told their address; their index follows.
 pub(super) const NAMELESS: &str = "number ";
+/// What `/healthz` calls the worker.
+const PART: &str = "nvml worker";
 /// Reads that are named when a worker ends.
 const READS_NAMED_MAX: usize = 256;
 
@@ -75,6 +77,8 @@ struct Worker {
     /// Calls that have taken long, by what they are about.
     calls: BTreeMap<String, Call>,
     known: BTreeSet<String>,
+    /// Those that have told who they are.
+    identified: BTreeSet<String>,
 }
 
 struct Read {
@@ -162,7 +166,7 @@ impl Supervisor {
 
     /// The call that a GPU, or discovery, has been in for a while.
     pub(super) fn call_in_progress(&self, subject: &str) -> Option<Call> {
-        locked(&self.inner).worker.as_ref()?.calls.get(subject).cloned()
+        locked(&self.inner).worker.as_ref()?.calls.get(gpu_of(subject)).cloned()
     }
 
     /// Reads a GPU; unreachable where no worker can be asked, or it ends meanwhile.
@@ -243,6 +247,7 @@ impl Supervisor {
             discoveries: HashMap::new(),
             calls: BTreeMap::new(),
             known: BTreeSet::new(),
+            identified: BTreeSet::new(),
         };
         let (supervisor, stream) = (Arc::clone(self), Arc::clone(&worker.stream));
         let keeper = std::thread::Builder::new().name("nvml worker".to_owned());
@@ -264,6 +269,9 @@ impl Supervisor {
         }
         if end == End::Failed && !inner.ended {
             self.tell_end(&worker, why);
+            if let Some(health) = self.health.get() {
+                health.fails(PART, &format!("it has ended ({why}); another one is started"));
+            }
             self.relisted.notify_one();
         }
         // It is closed for both: the worker ends when it reads the end of its orders.
@@ -273,7 +281,7 @@ impl Supervisor {
     /// Tells that a worker was lost, with the reads that it owed.
     fn tell_end(&self, worker: &Worker, why: &str) {
         let reads = worker.reads.values().take(READS_NAMED_MAX).map(|read| {
-            let call = worker.calls.get(&read.address);
+            let call = worker.calls.get(gpu_of(&read.address));
             json!({"table": read.table.name, "address": read.address, "call": call.map(|call| &call.name),
                 "waited_us": read.since.elapsed().as_micros() as i64})
         });
@@ -307,7 +315,12 @@ impl Supervisor {
             _ if !worker.is_ready => return Err("it does not say hello".to_owned()),
             Report::Found { id, result } => {
                 if let Ok(found) = &result {
+                    if let Some(health) = self.health.get() {
+                        health.works(PART);
+                    }
                     worker.known.extend(found.iter().map(|found| found.address.clone()));
+                    let identified = found.iter().filter(|found| found.identity.is_some());
+                    worker.identified.extend(identified.map(|found| found.address.clone()));
                 }
                 if let Some((_, reply)) = worker.discoveries.remove(&id) {
                     // Whoever asked may have given up.
@@ -323,8 +336,9 @@ impl Supervisor {
                 Some(call) => drop(worker.calls.insert(subject, call)),
                 None => {
                     worker.calls.remove(&subject);
-                    // A GPU that has told its address at last.
-                    if subject.starts_with(NAMELESS) {
+                    // A GPU that can tell its address or its name at last.
+                    let is_known = worker.known.contains(&subject) && !worker.identified.contains(&subject);
+                    if subject.starts_with(NAMELESS) || is_known {
                         self.relisted.notify_one();
                     }
                 }
@@ -364,6 +378,11 @@ impl Worker {
             drop(self.stream.shutdown(std::net::Shutdown::Both));
         }
     }
+}
+
+/// The GPU that an address belongs to: its own, or that of a MIG instance, `0000:9b:00.0/gi3/ci0`.
+fn gpu_of(address: &str) -> &str {
+    address.split('/').next().unwrap_or(address)
 }
 
 fn failure(message: String) -> SourceError {

@@ -1,6 +1,6 @@
 //! The demo: two simulated nodes and four miners, collectors and ingest as they ship, for a minute.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -40,7 +40,9 @@ pub(crate) async fn run(arguments: DemoArguments) -> Result<()> {
     let ingest = tokio::spawn(racklake_ingest::run(ingest_config(&broker, &prefix, &location)?, stop_ingest.clone()));
     let mut collectors = JoinSet::new();
     for node in nodes(simulators.as_ref()) {
-        let config = collector_config(&node, &broker, &prefix, folder.path())?;
+        let mut config = collector_config(&node, &broker, &prefix, folder.path())?;
+        // The simulated library is loaded into this process; a real one may hang and has a process of its own.
+        config.nvml.worker = arguments.real.then(|| PathBuf::from("/proc/self/exe"));
         collectors.spawn(racklake_collector::run(config, stop_collectors.clone()));
     }
 

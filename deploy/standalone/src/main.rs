@@ -1,6 +1,7 @@
 //! `racklake`: everything on one machine, in one command.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -24,6 +25,9 @@ struct Arguments {
 enum Command {
     /// Runs collectors, a broker and ingest in this process for a while and shows what is in the lake.
     Demo(DemoArguments),
+    /// Calls NVML for the demo on real GPUs.
+    #[command(hide = true)]
+    NvmlWorker,
 }
 
 /// What `demo` can be told.
@@ -43,11 +47,16 @@ struct DemoArguments {
     real: bool,
 }
 
-fn main() -> anyhow::Result<()> {
-    let Command::Demo(arguments) = Arguments::parse().command;
+fn main() -> anyhow::Result<ExitCode> {
+    let command = Arguments::parse().command;
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     let filter = filter.unwrap_or_else(|_| "error".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let arguments = match command {
+        Command::Demo(arguments) => arguments,
+        Command::NvmlWorker => return Ok(racklake_collector::nvml::run_worker()),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(demo::run(arguments))
+    runtime.block_on(demo::run(arguments))?;
+    Ok(ExitCode::SUCCESS)
 }

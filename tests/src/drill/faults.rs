@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use racklake_nvml_sim::GpuScenario;
 
 use super::chance::Chance;
 use super::disks::Disk;
@@ -28,8 +29,11 @@ impl Made {
 
 type Fault = fn(&Drill, &mut Chance) -> Result<()>;
 
+/// The first call of a read: one that hangs there has served nothing that a kill could cut off.
+const FIRST_CALL: &str = "nvmlDeviceGetTotalEnergyConsumption";
+
 /// Faults that lose nothing.
-const FAULTS: [(&str, Fault); 13] = [
+const FAULTS: [(&str, Fault); 15] = [
     ("collector network cut", |drill, chance| network(&drill.proxies[0], Mode::Cut, chance)),
     ("collector network reset", |drill, chance| network(&drill.proxies[0], Mode::Reset, chance)),
     ("collector network slow", |drill, chance| network(&drill.proxies[0], slow(), chance)),
@@ -41,6 +45,8 @@ const FAULTS: [(&str, Fault); 13] = [
     ("lake disk full", |drill, chance| full(&drill.disks.lake, chance)),
     ("lake disk read-only", lake_read_only),
     ("clock jump", clock_jump),
+    ("GPU hung", |drill, chance| gpu(drill, chance, |gpu| gpu.hang = vec![FIRST_CALL.to_owned()])),
+    ("GPU lost", |drill, chance| gpu(drill, chance, |gpu| gpu.lost = true)),
     ("ingest added and removed", guest),
     ("ingest stopped past its session", zombie),
 ];
@@ -103,6 +109,17 @@ fn lake_read_only(drill: &Drill, chance: &mut Chance) -> Result<()> {
 /// The collector may be killed meanwhile: what it could not write is counted beside its journal.
 fn spool_full(drill: &Drill, chance: &mut Chance) -> Result<()> {
     full(chance.pick(&drill.fleet.spools), chance)
+}
+
+/// Changes one of the simulated GPUs for a while.
+fn gpu(drill: &Drill, chance: &mut Chance, change: fn(&mut GpuScenario)) -> Result<()> {
+    let (library, scenario) = chance.pick(&drill.fleet.gpus);
+    let mut changed = scenario.clone();
+    let number = *chance.pick(&(0..changed.gpu.len()).collect::<Vec<_>>());
+    change(&mut changed.gpu[number]);
+    changed.apply_to(library)?;
+    std::thread::sleep(chance.pause(1000, 6000));
+    Ok(scenario.apply_to(library)?)
 }
 
 /// Sets one of the clocks, by less than a day or by more, and back again.

@@ -101,6 +101,8 @@ pub struct Fleet {
     pub spools: Vec<Disk>,
     /// Where the wall clock of the first collector and of the last ingest is set.
     pub clocks: Vec<PathBuf>,
+    /// The simulated library of each node, and what its GPUs are when nothing is wrong.
+    pub gpus: Vec<(PathBuf, Scenario)>,
     /// What the simulated GPUs of each node say they served.
     pub gpu_accounts: Vec<PathBuf>,
     /// What the simulated miners say they served.
@@ -150,6 +152,7 @@ impl Fleet {
             collectors: Vec::new(),
             spools: Vec::new(),
             clocks: vec![clock],
+            gpus: Vec::new(),
             gpu_accounts: Vec::new(),
             miner_account,
             folder: folder.to_owned(),
@@ -168,7 +171,8 @@ impl Fleet {
         std::fs::create_dir_all(&nvml)?;
         let library =
             racklake_nvml_sim::library_path().context("cargo builds the simulated NVML library beside this")?;
-        let library = racklake_nvml_sim::install(&library, &nvml, "node", &Scenario::parse(SCENARIO)?)?;
+        let scenario = Scenario::parse(SCENARIO)?;
+        let library = racklake_nvml_sim::install(&library, &nvml, "node", &scenario)?;
         let spool = Disk::mount(self.folder.join("disks").join(&name))?;
         let addresses = self.miners.addresses();
         let own = addresses.iter().skip(node * MINERS_PER_COLLECTOR).take(MINERS_PER_COLLECTOR);
@@ -181,7 +185,7 @@ impl Fleet {
             "site = \"drill\"\nnode = {name:?}\nrack = \"r1\"\nstate_dir = {state:?}\n\
              [kafka]\nbootstrap_servers = {bootstrap:?}\ntopic_prefix = {prefix:?}\npartitions = {PARTITIONS}\n\
              [http]\nlisten = {http:?}\n[frames]\nage_max = \"500ms\"\n[spool]\nfsync_period = \"100ms\"\n{bound}\
-             [kernel_log]\nenabled = false\n[hwmon]\nenabled = false\n[amd]\nenabled = false\n[nvml]\nlibrary = {library:?}\nperiod = \"250ms\"\n[miners]\nperiod = \"1s\"\n{miners}",
+             [kernel_log]\nenabled = false\n[hwmon]\nenabled = false\n[amd]\nenabled = false\n[nvml]\nlibrary = {library:?}\nperiod = \"250ms\"\nhard_deadline = \"2s\"\n[miners]\nperiod = \"1s\"\n{miners}",
             state = spool.path().display().to_string(),
             prefix = self.prefix,
             library = library.display().to_string(),
@@ -195,6 +199,7 @@ impl Fleet {
         self.collectors.push(service);
         self.spools.push(spool);
         self.gpu_accounts.push(library.with_file_name("gpu.jsonl"));
+        self.gpus.push((library, scenario));
         Ok(())
     }
 

@@ -20,6 +20,8 @@ const PROGRESS_MAX: Duration = Duration::from_secs(180);
 const IDLE: Duration = Duration::from_secs(10);
 /// The longest that a kill waits for the state it aims at.
 const AIM_MAX: Duration = Duration::from_secs(3);
+/// Of a hundred kills of collectors, how many are of the worker that calls NVML for one.
+const WORKER_PERCENT: u32 = 20;
 /// Shares of collector, ingest and broker, of a hundred.
 pub(crate) const SHARES: [usize; 3] = [40, 45, 15];
 
@@ -94,6 +96,13 @@ pub(crate) fn collectors(drill: &Drill, mut chance: Chance) -> Result<()> {
         let process = slot.as_mut().context("the collector does not run")?;
         wait_for_progress(drill, service, process, progress)?;
         std::thread::sleep(pause);
+        if chance.percent(WORKER_PERCENT) {
+            // Just after a worker was killed there is none for a while; the collector starts another one by itself.
+            if process.kill_child("nvml-worker")? {
+                drill.tally.count(0, &format!("{} worker", service.name), State::CallingNvml);
+            }
+            continue;
+        }
         wait_for_aim(process, aim, "");
         process.kill()?;
         drill.tally.count(0, &service.name, states::of_collector(process));

@@ -14,6 +14,8 @@ pub enum State {
     Spooling,
     /// The collector waits for Kafka's acknowledgement.
     Publishing,
+    /// The collector's worker, which alone calls NVML, at any moment.
+    CallingNvml,
     /// Ingest reads frames.
     Consuming,
     /// Ingest writes a row file.
@@ -28,10 +30,11 @@ pub enum State {
 
 impl State {
     /// All that a drill must have hit.
-    pub const ALL: [State; 8] = [
+    pub const ALL: [State; 9] = [
         State::Sampling,
         State::Spooling,
         State::Publishing,
+        State::CallingNvml,
         State::Consuming,
         State::Writing,
         State::BetweenFileAndCommit,
@@ -45,6 +48,7 @@ impl State {
             State::Sampling => "collector, sampling",
             State::Spooling => "collector, spooling",
             State::Publishing => "collector, publishing",
+            State::CallingNvml => "collector's worker, calling NVML",
             State::Consuming => "ingest, consuming",
             State::Writing => "ingest, writing",
             State::BetweenFileAndCommit => "ingest, between file and commit",
@@ -62,7 +66,7 @@ impl State {
             State::Writing => Some("writing"),
             State::BetweenFileAndCommit => Some("written"),
             State::BetweenCommitAndOffset => Some("committed"),
-            State::Consuming | State::Serving => None,
+            State::CallingNvml | State::Consuming | State::Serving => None,
         }
     }
 }
