@@ -5,7 +5,7 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
 
-use racklake_schemas::CATALOG_VERSION;
+use racklake_schemas::catalog::CATALOG_VERSION;
 use racklake_schemas::clock::{Clock, DAY};
 use racklake_tests::sender::{ROWS, Sender};
 use racklake_tests::site::{Ingest, PARTITIONS, Site};
