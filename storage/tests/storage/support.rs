@@ -84,7 +84,8 @@ pub(crate) fn read(path: &Path) -> RecordBatch {
     concat_batches(&batches[0].schema(), &batches).unwrap()
 }
 
-/// A batch of a table in which every column has values of its own; where `seq` is even, what may be absent is absent.
+/// A batch of a table in which every column has values of its own; where `seq` is even, what may be absent is absent
+/// (but for keys, which the rows are sorted by).
 pub(crate) fn batch(name: &str, readings: &[Reading]) -> RecordBatch {
     let table = table(name).unwrap();
     let mut rows = Rows::new(table);
@@ -99,7 +100,8 @@ fn row(table: &'static Table, Reading(site, device, ts, received_at, seq): Readi
     row.set_status((seq % 6) as i8);
     for (index, column) in table.columns.iter().enumerate() {
         let number = seq + index as i64;
-        if seq % 2 == 0 && column.nullable && !["device_id", "session_id"].contains(&column.name) {
+        let is_key = table.sort_key.contains(&index) || ["device_id", "session_id"].contains(&column.name);
+        if seq % 2 == 0 && column.nullable && !is_key {
             continue;
         }
         let cell = match (column.name, column.value_type) {
