@@ -47,3 +47,8 @@ pub fn wait_for<T>(what: &str, seconds: u64, mut check: impl FnMut() -> Option<T
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
+
+/// How many lines a file has; none where it is not there. The simulators' accounts have one per answer.
+pub fn count_lines(file: &Path) -> usize {
+    std::fs::read(file).map_or(0, |text| text.iter().filter(|byte| **byte == b'\n').count())
+}

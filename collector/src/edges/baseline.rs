@@ -49,7 +49,7 @@ impl Baseline {
         }
     }
 
-    /// The last value of a counter in this session.
+    /// The last value of a counter, under the `session_id` of the last row.
     pub(super) fn counter(&self, name: &str) -> Option<i64> {
         self.counters.get(name).copied()
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use racklake_nvml_sim::Scenario;
 use racklake_tests::process::Process;
 use racklake_tests::site::Site;
-use racklake_tests::{python, turn, wait_for};
+use racklake_tests::{count_lines, python, turn, wait_for};
 
 const KILLS: usize = 8;
 /// The broker is away from this kill on, and back at that one.
@@ -33,10 +33,6 @@ fn start(site: &Site, library: &Path) -> Process {
     site.start_collector("node-1", "", &tables).unwrap()
 }
 
-fn lines(account: &Path) -> usize {
-    std::fs::read(account).map_or(0, |text| text.iter().filter(|byte| **byte == b'\n').count())
-}
-
 #[test]
 fn kills_of_the_collector_cost_the_reads_in_flight_and_nothing_else() {
     let _turn = turn();
@@ -58,8 +54,8 @@ fn kills_of_the_collector_cost_the_reads_in_flight_and_nothing_else() {
         if kill == OUTAGE.1 {
             site.broker.restart().unwrap();
         }
-        let before = lines(&account);
-        let answered = wait_for("the GPUs to be read", 60, || (lines(&account) > before + 500).then_some(()));
+        let before = count_lines(&account);
+        let answered = wait_for("the GPUs to be read", 60, || (count_lines(&account) > before + 500).then_some(()));
         answered.unwrap_or_else(|error| panic!("{error}\n{}", collector.tail()));
         std::thread::sleep(pause);
         collector.kill().unwrap();

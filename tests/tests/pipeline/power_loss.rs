@@ -12,7 +12,7 @@ use std::time::Duration;
 use racklake_nvml_sim::Scenario;
 use racklake_tests::process::Process;
 use racklake_tests::site::{PARTITIONS, Site};
-use racklake_tests::{binaries, kafka, python, turn, wait_for};
+use racklake_tests::{binaries, count_lines, kafka, python, turn, wait_for};
 
 const TABLES: [&str; 4] = ["gpu_sample", "event", "device", "coverage"];
 const SCENARIO: &str = "account = \"gpu.jsonl\"\n[[gpu]]\ncount = 4\n";
@@ -120,10 +120,6 @@ fn configure(site: &Site) -> PathBuf {
     library.with_file_name("gpu.jsonl")
 }
 
-fn lines(account: &Path) -> usize {
-    std::fs::read(account).map_or(0, |text| text.iter().filter(|byte| **byte == b'\n').count())
-}
-
 #[test]
 fn a_loss_of_power_costs_no_more_than_coverage_says() {
     let _turn = turn();
@@ -138,8 +134,8 @@ fn a_loss_of_power_costs_no_more_than_coverage_says() {
     let mut host = Host::new(&site);
     let mut collector = host.boot();
     for loss in 0..LOSSES {
-        let before = lines(&account);
-        let answered = wait_for("the GPUs to be read", 60, || (lines(&account) > before + 5000).then_some(()));
+        let before = count_lines(&account);
+        let answered = wait_for("the GPUs to be read", 60, || (count_lines(&account) > before + 5000).then_some(()));
         answered.unwrap_or_else(|error| panic!("{error}\n{}", collector.tail()));
         // Not always at the same moment after the disk has been waited for.
         std::thread::sleep(Duration::from_millis(300 * loss as u64));
