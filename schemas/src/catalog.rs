@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use crate::tables;
 
 /// Version of the whole catalog: the highest `since` in it. Travels in every frame.
-pub const CATALOG_VERSION: u32 = 2;
+pub const CATALOG_VERSION: u32 = 3;
 
 /// One table: a Kafka topic, a wire table and a Delta table.
 #[derive(Debug)]
