@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use racklake_tests::process::Process;
 use racklake_tests::site::Site;
-use racklake_tests::{binaries, turn, wait_for};
+use racklake_tests::{binaries, turn_alone, wait_for};
 
 #[test]
 fn the_demo_outlives_a_kafka_that_is_away_and_its_lake_is_complete() {
-    let _turn = turn();
+    let _turn = turn_alone();
     let site = Site::new("demo_on_kafka").unwrap();
     let lake = site.lake().display().to_string();
     let demo = binaries::path("racklake").unwrap();
