@@ -24,7 +24,7 @@ use racklake_schemas::{Cell, Row, Table, fail_code, row_status};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
-use crate::config::{MinerConfig, MinersConfig};
+use crate::config::{Make, MinerConfig, MinersConfig};
 use crate::place::locked;
 use crate::source::{BoxFuture, EventDraft, EventSink, Found, Identity, Reading, Source, SourceError};
 
@@ -243,8 +243,12 @@ impl Poll<'_> {
             return None;
         }
         let version = self.ask_entry("version", "VERSION").await.ok();
-        let beside =
-            Beside { make: miner.config.make.name(), address: self.address, dna, chips: stats.and_then(avalon::chips) };
+        let beside = Beside {
+            make: miner.config.make.unwrap_or(Make::Avalon).name(),
+            address: self.address,
+            dna,
+            chips: stats.and_then(avalon::chips),
+        };
         let read = identity(version.as_ref(), &beside);
         if version.is_some() {
             memory.identified = Some(Instant::now());
