@@ -270,13 +270,8 @@ const STATS_COLUMNS: [usize; 22] = [
     miner::POWER_MODE,
 ];
 
-const POOLS_COLUMNS: [usize; 5] = [
-    miner::POOL_URL,
-    miner::POOL_STATUS,
-    miner::POOLS_ALIVE,
-    miner::POOLS_CONFIGURED,
-    miner::POOL_DIFFICULTY,
-];
+const POOLS_COLUMNS: [usize; 5] =
+    [miner::POOL_URL, miner::POOL_STATUS, miner::POOLS_ALIVE, miner::POOLS_CONFIGURED, miner::POOL_DIFFICULTY];
 
 /// What is judged of all replies.
 const JUDGED_COLUMNS: [usize; 2] = [miner::STATE, miner::STATE_REASON];

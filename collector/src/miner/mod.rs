@@ -19,6 +19,7 @@ mod session;
 mod state;
 #[cfg(test)]
 mod tests;
+mod web;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
