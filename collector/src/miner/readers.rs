@@ -1,0 +1,13 @@
+//! Which reader reads a make.
+
+use super::avalon::Avalon;
+use super::reader::Reader;
+use crate::config::Make;
+
+/// The reader of a make; `None` where this build has none.
+pub(super) fn reader(make: Make) -> Option<&'static dyn Reader> {
+    match make {
+        Make::Avalon => Some(&Avalon),
+        _ => None,
+    }
+}
