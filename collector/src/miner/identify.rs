@@ -6,6 +6,8 @@
 
 mod marks;
 mod talk;
+#[cfg(test)]
+pub(super) mod tests;
 
 use super::exchange::Trouble;
 use super::json::Json;
@@ -121,12 +123,7 @@ impl Inquiry<'_> {
         marks::of_framed(&Json::parse(bytes.get(4..)?)?)
     }
 
-    async fn talk(
-        &mut self,
-        endpoint: &str,
-        request: &[u8],
-        is_whole: fn(&[u8]) -> bool,
-    ) -> Result<Vec<u8>, Trouble> {
+    async fn talk(&mut self, endpoint: &str, request: &[u8], is_whole: fn(&[u8]) -> bool) -> Result<Vec<u8>, Trouble> {
         let told = talk(endpoint, request, is_whole, self.patience).await;
         let seen = told.as_ref().err().copied().unwrap_or(Trouble::Unreadable);
         if weight(seen) > weight(self.seen) {
@@ -178,19 +175,4 @@ fn is_page(bytes: &[u8]) -> bool {
 fn is_frame(bytes: &[u8]) -> bool {
     let Some((length, text)) = bytes.split_first_chunk::<4>() else { return false };
     text.len() >= u32::from_le_bytes(*length) as usize
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_an_answer_is_known_without_waiting_for_the_miner_to_close() {
-        assert!(is_reply(b"{\"a\":1}") && is_reply(b"{\"a\":1}\n\0") && is_reply(b"HTTP/1.1 400 Bad Request\r\n"));
-        assert!(!is_reply(b"{\"a\":{\"b\":1}") && !is_reply(b"") && !is_reply(b"HTTP/1.1 400"));
-        assert!(is_page(b"HTTP/1.1 401 x\r\nContent-Length: 2\r\n\r\nab"));
-        assert!(!is_page(b"HTTP/1.1 401 x\r\nContent-Length: 3\r\n\r\nab") && !is_page(b"HTTP/1.1 200 OK\r\n\r\nab"));
-        assert!(is_page(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"));
-        assert!(is_frame(b"\x02\0\0\0{}") && !is_frame(b"\x03\0\0\0{}") && !is_frame(b"\x03\0"));
-    }
 }

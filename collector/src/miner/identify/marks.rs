@@ -108,7 +108,9 @@ pub(super) fn of_page(bytes: &[u8]) -> Option<Said> {
 /// `{"STATUS":"S","Code":131,"Msg":{"api_ver":...,"fw_ver":...}}`.
 fn is_get_version_of_whatsminer(reply: &Json) -> bool {
     let told = reply.get("Msg");
-    told.is_some_and(|told| told.get("fw_ver").is_some() && (told.get("api_ver").is_some() || told.get("platform").is_some()))
+    told.is_some_and(|told| {
+        told.get("fw_ver").is_some() && (told.get("api_ver").is_some() || told.get("platform").is_some())
+    })
 }
 
 /// All names and texts of a reply, in upper case.
@@ -147,7 +149,11 @@ impl Page {
     }
 
     fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| key.trim() == name).map(|(_, value)| value)
+        self.head
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .find(|(key, _)| key.trim() == name)
+            .map(|(_, value)| value)
     }
 }
 
@@ -176,7 +182,10 @@ mod tests {
         ] {
             assert_eq!(make_of(reply), Some(make), "{reply}");
         }
-        assert_eq!(make_of(r#"{"VERSION":[{"CGMiner":"4.11.1","Type":"Antminer S19 (vnish 1.2.6)"}]}"#), Some(Make::Vnish));
+        assert_eq!(
+            make_of(r#"{"VERSION":[{"CGMiner":"4.11.1","Type":"Antminer S19 (vnish 1.2.6)"}]}"#),
+            Some(Make::Vnish)
+        );
         assert_eq!(make_of(r#"{"STATUS":[{"Description":"cgminer 4.9.0"}],"VERSION":[{"CGMiner":"4.9.0"}]}"#), None);
         let framed = include_bytes!("../../../../tests/miner-sim/recordings/whatsminer/v3/get_device_info.json");
         assert_eq!(of_framed(&Json::parse(framed).unwrap()), Some(Make::Whatsminer));
