@@ -4,6 +4,7 @@
 //! more than one connection. Every answer, and the lack of one, is a state of the miner; nothing here fails. It does not
 //! promise values that belong to one instant: a poll is a few commands, some milliseconds apart.
 
+mod antminer;
 mod avalon;
 mod decimal;
 mod exchange;
@@ -15,8 +16,12 @@ mod json;
 mod key_text;
 mod poll;
 mod pool_url;
+mod pools;
+mod rate;
 mod reader;
 mod readers;
+#[cfg(test)]
+mod recorded;
 mod search;
 mod session;
 mod state;

@@ -1,5 +1,6 @@
 //! Which reader reads a make.
 
+use super::antminer::Antminer;
 use super::avalon::Avalon;
 use super::reader::Reader;
 use crate::config::Make;
@@ -8,6 +9,7 @@ use crate::config::Make;
 pub(super) fn reader(make: Make) -> Option<&'static dyn Reader> {
     match make {
         Make::Avalon => Some(&Avalon),
+        Make::Antminer => Some(&Antminer),
         _ => None,
     }
 }
