@@ -16,8 +16,8 @@ use super::json::Json;
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// An answer of so many bytes that has not begun as JSON is none.
 const PREAMBLE_MAX: usize = 64;
-/// cgminer's code for a command that the client may not use.
-const ACCESS_DENIED: &str = "45";
+/// Codes for a command that the client may not use: cgminer's, then Whatsminer's for its token.
+const REFUSALS: [&str; 3] = ["45", "135", "136"];
 
 const TIMEOUT: &str = "the time was over";
 const CLOSED: &str = "the miner closed the connection";
@@ -74,15 +74,31 @@ impl Trouble {
     }
 }
 
-/// Asks a miner and gives the list of the reply that belongs to the command, `SUMMARY` and so on.
-pub(super) async fn ask(endpoint: &str, command: &str, section: &str, limit: Duration) -> Result<Json, Trouble> {
+/// Sends a request to a cgminer port and gives the whole reply, unless its `STATUS` says that there is none.
+pub(super) async fn ask(endpoint: &str, request: &str, limit: Duration) -> Result<Json, Trouble> {
     let mut answer = Answer::default();
-    let ended = match timeout(limit, answer.receive(endpoint, command)).await {
+    let ended = match timeout(limit, answer.receive(endpoint, request)).await {
         Ok(ended) => ended,
         Err(_) if !answer.connected => Ended::NoConnection(TIMEOUT),
         Err(_) => Ended::Late,
     };
-    answer.read(&ended, section)
+    answer.read(&ended)
+}
+
+/// The request for a command of cgminer's API.
+pub(super) fn command(name: &str, parameter: Option<&str>) -> String {
+    match parameter {
+        None => format!("{{\"command\":\"{name}\"}}"),
+        Some(parameter) => serde_json::json!({ "command": name, "parameter": parameter }).to_string(),
+    }
+}
+
+/// A list within a reply, `SUMMARY` and so on.
+pub(super) fn section<'a>(reply: &'a Json, name: &str) -> Result<&'a [Json], Trouble> {
+    match reply.get(name) {
+        Some(Json::List(items)) => Ok(items),
+        _ => Err(Trouble::Unreadable),
+    }
 }
 
 /// How the bytes came to an end.
@@ -105,13 +121,13 @@ struct Answer {
 }
 
 impl Answer {
-    async fn receive(&mut self, endpoint: &str, command: &str) -> Ended {
+    async fn receive(&mut self, endpoint: &str, request: &str) -> Ended {
         let mut stream = match TcpStream::connect(endpoint).await {
             Ok(stream) => stream,
             Err(error) => return Ended::NoConnection(words(error.kind())),
         };
         self.connected = true;
-        if stream.write_all(format!("{{\"command\":\"{command}\"}}").as_bytes()).await.is_err() {
+        if stream.write_all(request.as_bytes()).await.is_err() {
             return Ended::Done;
         }
         let mut part = vec![0; 16 * 1024];
@@ -140,12 +156,12 @@ impl Answer {
         (self.end.hopeless && self.bytes.len() >= PREAMBLE_MAX).then_some(Ended::Done)
     }
 
-    fn read(&self, ended: &Ended, section: &str) -> Result<Json, Trouble> {
+    fn read(&self, ended: &Ended) -> Result<Json, Trouble> {
         if let Some(refused) = self.http() {
             return Err(if refused { Trouble::Refused } else { Trouble::Unreadable });
         }
         if let Some(reply) = Json::parse(&self.bytes) {
-            return section_of(reply, section);
+            return judged(reply);
         }
         Err(match ended {
             Ended::NoConnection(cause) => Trouble::NoConnection(cause),
@@ -165,20 +181,26 @@ impl Answer {
     }
 }
 
-/// The list that belongs to the command, or what the reply says instead.
-fn section_of(mut reply: Json, section: &str) -> Result<Json, Trouble> {
-    let status = reply.get("STATUS").and_then(|status| status.items().first());
+/// The reply, unless it says that there is none. `STATUS` is an entry of a list, or the reply itself.
+fn judged(reply: Json) -> Result<Json, Trouble> {
+    let Json::Object(members) = &reply else { return Err(Trouble::Unreadable) };
+    let status = match reply.get("STATUS") {
+        Some(Json::List(items)) => items.first(),
+        Some(object @ Json::Object(_)) => Some(object),
+        Some(_) => Some(&reply),
+        None => None,
+    };
     let told = |name: &str| status.and_then(|status| status.text_of(name)).unwrap_or_default();
-    let declined = matches!(told("STATUS"), "E" | "F");
-    if declined && (told("Code") == ACCESS_DENIED || told("Msg").to_ascii_lowercase().contains("access denied")) {
+    if !matches!(told("STATUS"), "E" | "F") {
+        return Ok(reply);
+    }
+    let message = told("Msg").to_ascii_lowercase();
+    if REFUSALS.contains(&told("Code")) || message.contains("access denied") {
         return Err(Trouble::Refused);
     }
-    let Json::Object(members) = &mut reply else { return Err(Trouble::Unreadable) };
-    match members.iter_mut().find(|(name, value)| name == section && matches!(value, Json::List(_))) {
-        Some((_, list)) => Ok(std::mem::replace(list, Json::Null)),
-        None if declined => Err(Trouble::Declined),
-        None => Err(Trouble::Unreadable),
-    }
+    // Some say `E` of one part and answer all the same.
+    let has_more = members.iter().any(|(name, value)| name != "STATUS" && matches!(value, Json::List(_)));
+    if has_more { Ok(reply) } else { Err(Trouble::Declined) }
 }
 
 fn words(error: ErrorKind) -> &'static str {
@@ -240,7 +262,7 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<Json, Trouble> {
         let mut answer = Answer::default();
         let ended = answer.take(bytes).unwrap_or(Ended::Done);
-        answer.read(&ended, "SUMMARY")
+        answer.read(&ended).and_then(|reply| section(&reply, "SUMMARY").map(|list| Json::List(list.to_vec())))
     }
 
     #[test]

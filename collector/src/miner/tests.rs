@@ -11,8 +11,9 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::MinerSource;
-use super::avalon::{Keys, Replies, Stats, board_rows, miner_row};
+use super::avalon::{Parts, Stats, board_rows, learn_model, miner_row};
 use super::exchange::Trouble;
+use super::filler::Keys;
 use super::state::State;
 use crate::config::{Make, MinerConfig, MinersConfig};
 use crate::source::{Reading, Source};
@@ -419,10 +420,10 @@ async fn configured_miners_are_there_whether_they_answer_or_not() {
 /// Rows of a reply of `stats` alone.
 fn rows_of(stats: &str, keys: &mut Keys) -> Vec<Row> {
     let stats = Stats::of_text(stats);
-    keys.learn_model(&stats);
+    learn_model(keys, &stats);
     let boards = board_rows(&stats, Some(State::Mining), keys);
-    let replies = Replies { summary: Err(Trouble::Endless), stats: Ok(stats), pools: Err(Trouble::Endless) };
-    std::iter::once(miner_row(&replies, Some(State::Mining), keys)).chain(boards).collect()
+    let parts = Parts { summary: Err(Trouble::Endless), stats: Ok(stats), pools: Err(Trouble::Endless) };
+    std::iter::once(miner_row(&parts, Some(State::Mining), keys)).chain(boards).collect()
 }
 
 #[test]
