@@ -71,9 +71,9 @@ impl Reader for Avalon {
         let mark = stats.and_then(|stats| stats.text.get("DNA")).map(str::to_owned);
         let version = replies.get("version");
         let entry = version.and_then(|reply| entry(reply, "VERSION").ok());
-        let identity = version.is_some().then(|| {
-            identity(entry, &Beside { make: "avalon", dna: mark.as_deref(), chips: stats.and_then(chips) })
-        });
+        let identity = version
+            .is_some()
+            .then(|| identity(entry, &Beside { make: "avalon", dna: mark.as_deref(), chips: stats.and_then(chips) }));
         let uptime = match row.cell(miner::UPTIME_SECONDS) {
             Cell::I64(seconds) => Some(*seconds),
             _ => None,
@@ -119,9 +119,7 @@ async fn ask_sample(session: &mut Session<'_>, known: &mut Known, replies: &mut 
 impl<'a> Parts<'a> {
     fn of(replies: &'a Replies) -> Parts<'a> {
         let reply = |command: &str| replies.get(command).unwrap_or(Err(Trouble::Unreadable));
-        let of_stats = |reply: Result<&Json, Trouble>| {
-            Stats::of(section(reply?, "STATS")?).ok_or(Trouble::Unreadable)
-        };
+        let of_stats = |reply: Result<&Json, Trouble>| Stats::of(section(reply?, "STATS")?).ok_or(Trouble::Unreadable);
         let is_stats = |(command, _): &(&str, Result<&Json, Trouble>)| matches!(*command, "stats" | "estats");
         // Where the first one does not tell about the machine, the second one says why there is nothing.
         let stats = replies.iter().filter(is_stats).map(|(_, reply)| of_stats(reply));

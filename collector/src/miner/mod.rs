@@ -29,37 +29,39 @@ use racklake_schemas::tables::MINER_SAMPLE;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
-use crate::config::{MinerConfig, MinersConfig};
+use crate::config::{Make, MinerConfig, MinersConfig};
 use crate::place::locked;
 use crate::source::{BoxFuture, EventSink, Found, Reading, Source, SourceError};
 
 use exchange::Trouble;
 use poll::{Known, Poll};
+use reader::Reader;
 use readers::reader;
+use session::Peer;
 use state::State;
 
-/// Connections at once, to all miners together.
-const CONNECTIONS_MAX: usize = 256;
 /// How many timeouts a poll may last.
 const POLL_TIMEOUTS: u32 = 3;
 
 /// All configured miners.
 pub struct MinerSource {
     settings: std::sync::Mutex<Settings>,
-    connections: Semaphore,
 }
 
 /// What a changed config may change.
 struct Settings {
     period: Duration,
     timeout: Duration,
+    /// Permits for connections, to all miners together.
+    connections: Arc<Semaphore>,
     /// By address.
-    miners: BTreeMap<String, Miner>,
+    miners: BTreeMap<String, Arc<Miner>>,
 }
 
-#[derive(Clone)]
 struct Miner {
     config: MinerConfig,
+    peer: Peer,
+    reader: &'static dyn Reader,
     /// Held for the length of a poll.
     known: Arc<Mutex<Known>>,
 }
@@ -67,33 +69,54 @@ struct Miner {
 impl MinerSource {
     /// The miners of a config. All that happens to them belongs to a read, so nothing goes into the sink.
     pub fn new(config: &MinersConfig, _events: EventSink) -> MinerSource {
-        let settings = Settings { period: config.period, timeout: config.timeout, miners: BTreeMap::new() };
-        let source =
-            MinerSource { settings: std::sync::Mutex::new(settings), connections: Semaphore::new(CONNECTIONS_MAX) };
-        source.change(config);
-        source
+        MinerSource { settings: std::sync::Mutex::new(Settings::of(config, &BTreeMap::new())) }
     }
 
     /// Takes over other settings and another list of miners. What is known of a miner that stays is kept.
     pub(crate) fn change(&self, config: &MinersConfig) {
         let mut settings = locked(&self.settings);
-        let mut before = std::mem::take(&mut settings.miners);
-        let miner = |config: &MinerConfig| {
-            let before = before.remove(&config.endpoint()).filter(|miner| miner.config.make == config.make);
-            let known = before.map_or_else(|| Arc::new(Mutex::new(Known::new(reader(config.make)))), |miner| miner.known);
-            (config.endpoint(), Miner { config: config.clone(), known })
-        };
-        let miners = config.miners.iter().map(miner).collect();
-        *settings = Settings { period: config.period, timeout: config.timeout, miners };
+        *settings = Settings::of(config, &settings.miners);
     }
 
-    async fn poll(&self, address: &str, miner: &Miner) -> Reading {
-        let timeout = locked(&self.settings).timeout;
+    async fn poll(&self, miner: &Miner) -> Reading {
+        let (timeout, connections) = {
+            let settings = locked(&self.settings);
+            (settings.timeout, Arc::clone(&settings.connections))
+        };
         let mut known = miner.known.lock().await;
         // Waiting for others must not use up this miner's time; the semaphore is never closed.
-        let _permit = self.connections.acquire().await.ok();
-        let poll = Poll { address, reader: reader(miner.config.make), timeout, end: Instant::now() + timeout * POLL_TIMEOUTS };
-        poll.run(&mut known).await
+        let _permit = connections.acquire().await.ok();
+        let end = Instant::now() + timeout * POLL_TIMEOUTS;
+        Poll { peer: &miner.peer, reader: miner.reader, timeout, end }.run(&mut known).await
+    }
+}
+
+impl Settings {
+    fn of(config: &MinersConfig, before: &BTreeMap<String, Arc<Miner>>) -> Settings {
+        let miner = |wanted: &MinerConfig| {
+            let make = wanted.make.unwrap_or(Make::Avalon);
+            let Some(reader) = reader(make) else {
+                tracing::warn!(address = wanted.endpoint(), make = make.name(), "this build does not read such miners");
+                return None;
+            };
+            let before = before.get(&wanted.endpoint()).filter(|miner| miner.config.make == wanted.make);
+            let known = match before {
+                Some(miner) => Arc::clone(&miner.known),
+                None => Arc::new(Mutex::new(Known::new(reader))),
+            };
+            let peer = Peer {
+                address: wanted.endpoint(),
+                http_address: wanted.http_endpoint(make),
+                credentials: config.credentials_named(wanted.credentials.as_deref()).cloned(),
+            };
+            Some((wanted.endpoint(), Arc::new(Miner { config: wanted.clone(), peer, reader, known })))
+        };
+        Settings {
+            period: config.period,
+            timeout: config.timeout,
+            connections: Arc::new(Semaphore::new(config.connections_max)),
+            miners: config.miners.iter().filter_map(miner).collect(),
+        }
     }
 }
 
@@ -120,7 +143,7 @@ impl Source for MinerSource {
     }
 
     fn discover(&self) -> BoxFuture<'_, Result<Vec<Found>, SourceError>> {
-        let found = |(address, miner): (&String, &Miner)| Found {
+        let found = |(address, miner): (&String, &Arc<Miner>)| Found {
             address: address.clone(),
             rack: miner.config.rack.clone(),
             identity: None,
@@ -133,7 +156,7 @@ impl Source for MinerSource {
         Box::pin(async move {
             let miner = locked(&self.settings).miners.get(address).cloned();
             match miner {
-                Some(miner) => self.poll(address, &miner).await,
+                Some(miner) => self.poll(&miner).await,
                 None => {
                     let trouble = Trouble::NoConnection("no such miner is configured");
                     let row = poll::unreachable_row((State::Unreachable, Some(trouble.reason())), trouble, 0);

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::exchange::Trouble;
 use super::reader::{Memory, Reader, Replies, Told, Wants};
-use super::session::Session;
+use super::session::{Peer, Session};
 use super::state::{self, Judged, State};
 use crate::source::{EventDraft, Identity, Reading};
 
@@ -54,7 +54,7 @@ impl Known {
 
 /// One poll of one miner.
 pub(super) struct Poll<'a> {
-    pub(super) address: &'a str,
+    pub(super) peer: &'a Peer,
     pub(super) reader: &'static dyn Reader,
     /// What one command may take.
     pub(super) timeout: Duration,
@@ -65,7 +65,7 @@ pub(super) struct Poll<'a> {
 impl Poll<'_> {
     /// Asks and reads. Always gives a row.
     pub(super) async fn run(&self, known: &mut Known) -> Reading {
-        let mut session = Session::new(self.address, self.timeout, self.end);
+        let mut session = Session::new(self.peer, self.timeout, self.end);
         let wants = Wants { sample: true, identity: known.wants_identity(), chips: false };
         let mut replies = self.reader.ask(&mut session, wants, &mut known.memory).await;
         let mut told = self.reader.read(&replies, &mut known.memory);
@@ -80,7 +80,7 @@ impl Poll<'_> {
         let judged = if told.miner.is_some() { told.judged } else { Some(state::without_replies(&troubles)) };
         let identity = self.identity(&mut told, judged, is_other, known);
         let cause = replies.iter().next().and_then(|(_, reply)| reply.err()).and_then(Trouble::cause);
-        let events = known.follow(self.address, judged, cause).into_iter().collect();
+        let events = known.follow(self.peer.address.as_str(), judged, cause).into_iter().collect();
         if told.miner.is_some() {
             known.counters = told.lifetime.len();
         }
@@ -92,13 +92,7 @@ impl Poll<'_> {
     }
 
     /// The identity that was read, where it says more than is known.
-    fn identity(
-        &self,
-        told: &mut Told,
-        judged: Option<Judged>,
-        is_other: bool,
-        known: &mut Known,
-    ) -> Option<Identity> {
+    fn identity(&self, told: &mut Told, judged: Option<Judged>, is_other: bool, known: &mut Known) -> Option<Identity> {
         if judged.is_some_and(|(state, _)| state == State::Unreachable) {
             known.is_doubtful = true;
             return None;
@@ -111,7 +105,7 @@ impl Poll<'_> {
             return None;
         }
         identity.row.set(device::DEVICE_KIND, "miner");
-        identity.row.set(device::ADDRESS, self.address);
+        identity.row.set(device::ADDRESS, self.peer.address.as_str());
         Some(identity)
     }
 }

@@ -4,9 +4,10 @@ use super::avalon::Avalon;
 use super::reader::Reader;
 use crate::config::Make;
 
-/// The reader of a make.
-pub(super) fn reader(make: Make) -> &'static dyn Reader {
+/// The reader of a make; `None` where this build has none.
+pub(super) fn reader(make: Make) -> Option<&'static dyn Reader> {
     match make {
-        Make::Avalon => &Avalon,
+        Make::Avalon => Some(&Avalon),
+        _ => None,
     }
 }

@@ -9,11 +9,22 @@ use tokio::time::Instant;
 
 use super::exchange::{self, Trouble};
 use super::json::Json;
+use crate::config::Credentials;
+
+/// Where a miner is, and who may read it.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// `host:port` of the cgminer API; the miner's address everywhere else.
+    pub(super) address: String,
+    /// `host:port` of its web interface.
+    pub(super) http_address: String,
+    /// User and password, where the config names any.
+    pub(super) credentials: Option<Credentials>,
+}
 
 /// One poll's connections to one miner.
 pub(super) struct Session<'a> {
-    /// `host:port` of the cgminer API.
-    address: &'a str,
+    peer: &'a Peer,
     /// What one command may take.
     timeout: Duration,
     /// The poll is over by then.
@@ -21,14 +32,19 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// A session with the miner at `host:port`, in which a command may take `timeout` and which is over at `end`.
-    pub(super) fn new(address: &'a str, timeout: Duration, end: Instant) -> Session<'a> {
-        Session { address, timeout, end }
+    /// A session in which a command may take `timeout` and which is over at `end`.
+    pub(super) fn new(peer: &'a Peer, timeout: Duration, end: Instant) -> Session<'a> {
+        Session { peer, timeout, end }
     }
 
     /// `host:port` of the cgminer API.
-    pub(super) fn address(&self) -> &str {
-        self.address
+    pub(super) fn address(&self) -> &'a str {
+        &self.peer.address
+    }
+
+    /// User and password for this miner, where the config names any.
+    pub(super) fn credentials(&self) -> Option<&'a Credentials> {
+        self.peer.credentials.as_ref()
     }
 
     /// The whole reply to a cgminer command. [`Trouble::Refused`] and [`Trouble::Declined`] where its `STATUS` says so.
@@ -43,7 +59,7 @@ impl<'a> Session<'a> {
 
     /// The reply to a request in the firmware's own JSON on the cgminer port, such as `{"cmd":"get_psu"}`.
     pub(super) async fn rpc_json(&mut self, request: &str) -> Result<Json, Trouble> {
-        exchange::ask(self.address, request, self.left()).await
+        exchange::ask(&self.peer.address, request, self.left()).await
     }
 
     /// How long the next command may take.

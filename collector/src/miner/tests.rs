@@ -33,13 +33,14 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let sim = MinerSim::start(units, &folder.path().join("account")).unwrap();
         let config = |address: std::net::SocketAddr| MinerConfig {
-            address: address.ip().to_string(),
             port: address.port(),
-            make: Make::Avalon,
+            make: Some(Make::Avalon),
             rack: Some("r7".to_owned()),
+            ..MinerConfig::at(&address.ip().to_string())
         };
         let miners = sim.addresses().into_iter().map(config).collect();
-        let config = MinersConfig { period: Duration::from_secs(30), timeout: TIMEOUT, miners };
+        let config =
+            MinersConfig { period: Duration::from_secs(30), timeout: TIMEOUT, miners, ..MinersConfig::default() };
         Site { sim, source: MinerSource::new(&config, mpsc::channel(1).0), folder }
     }
 
