@@ -8,7 +8,7 @@ use super::filler::Filler;
 use super::json::Json;
 use super::pool_url::without_secrets;
 use super::recipe::Form::{Float, Integer};
-use super::recipe::{Place, at, truth_at, walk};
+use super::recipe::{Place, at, text_at, truth_at, walk};
 
 /// Columns of the pool in use, which are empty where none is.
 pub(super) const POOL_COLUMNS: [usize; 3] = [miner::POOL_URL, miner::POOL_STATUS, miner::POOL_DIFFICULTY];
@@ -52,7 +52,7 @@ pub(super) struct Words {
     pub(super) alive: &'static [&'static str],
     /// Member that is true where the pool is in use.
     pub(super) active: &'static str,
-    /// Member with the difficulty that it asks for.
+    /// Way to the difficulty that it asks for.
     pub(super) difficulty: &'static str,
 }
 
@@ -102,7 +102,7 @@ pub(super) fn fill_pools<'a>(
             Some(Json::Bool(alive)) => filler.word(miner::POOL_STATUS, Some(if *alive { "alive" } else { "dead" })),
             other => filler.word(miner::POOL_STATUS, other.and_then(Json::text)),
         }
-        match active.text_of(words.difficulty) {
+        match text_at(active, words.difficulty) {
             Some(difficulty) => filler.float(miner::POOL_DIFFICULTY, Some(difficulty)),
             None => filler.absent(miner::POOL_DIFFICULTY),
         }

@@ -5,20 +5,27 @@
 //! promise values that belong to one instant: a poll is a few commands, some milliseconds apart.
 
 mod avalon;
+mod cgminer;
 mod decimal;
 mod exchange;
 mod filler;
 mod identity;
 mod json;
+mod judge;
 mod key_text;
+mod luxos;
 mod poll;
 mod pool_url;
 mod reader;
 mod readers;
+mod recipe;
 mod session;
 mod state;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
+mod who;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! Which reader reads a make.
 
 use super::avalon::Avalon;
+use super::luxos::LuxOs;
 use super::reader::Reader;
 use crate::config::Make;
 
@@ -8,6 +9,7 @@ use crate::config::Make;
 pub(super) fn reader(make: Make) -> Option<&'static dyn Reader> {
     match make {
         Make::Avalon => Some(&Avalon),
+        Make::Luxos => Some(&LuxOs),
         _ => None,
     }
 }
