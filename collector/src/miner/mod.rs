@@ -6,6 +6,7 @@
 
 mod antminer;
 mod avalon;
+mod cgminer;
 mod decimal;
 mod exchange;
 mod filler;
@@ -13,7 +14,9 @@ mod finds;
 mod identify;
 mod identity;
 mod json;
+mod judge;
 mod key_text;
+mod luxos;
 mod poll;
 mod pool_url;
 mod pools;
@@ -23,12 +26,16 @@ mod readers;
 #[cfg(test)]
 mod recorded;
 mod search;
+mod recipe;
 mod session;
 mod state;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 mod unidentified;
 mod web;
+mod who;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 use super::antminer::Antminer;
 use super::avalon::Avalon;
+use super::luxos::LuxOs;
 use super::reader::Reader;
 use crate::config::Make;
 
@@ -10,6 +11,7 @@ pub(super) fn reader(make: Make) -> Option<&'static dyn Reader> {
     match make {
         Make::Avalon => Some(&Avalon),
         Make::Antminer => Some(&Antminer),
+        Make::Luxos => Some(&LuxOs),
         _ => None,
     }
 }
