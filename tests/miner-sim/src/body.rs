@@ -242,7 +242,11 @@ impl Body {
             chips = (0..count).map(|i| (i + count - first % count) % count >= lost).collect();
         }
         let working = work == Work::Working && alive;
-        let heat = if working { self.warmer } else { -30.0 };
+        let heat = match work {
+            Work::Working => self.warmer,
+            Work::Overheated => self.warmer + 40.0,
+            _ => -30.0,
+        };
         let n = call.wrapping_mul(64) + index as u64;
         Board {
             alive,

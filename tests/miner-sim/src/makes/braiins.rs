@@ -38,6 +38,7 @@ pub(super) static REST: Firmware = Firmware {
         question(Transport::Http, "/api/v1/miner/errors", r#"{"errors":[]}"#, &[ERRORS]),
         question(Transport::Http, "/api/v1/cooling/state", recorded!("braiins/v25_11/cooling_state"), &[COOLING]),
         question(Transport::Http, "/api/v1/pools", recorded!("braiins/v25_11/pools"), &[POOLS]),
+        question(Transport::Http, "/api/v1/pools/", recorded!("braiins/v25_11/pools"), &[POOLS]),
         question(
             Transport::Http,
             "/api/v1/performance/tuner-state",
@@ -86,9 +87,9 @@ const DETAILS: &[Hole] = &[
     ("/mac_address", |m, _| quoted(&m.mac)),
     ("/status", |m, _| {
         whole(match m.work {
-            Work::Working | Work::NoPool => 2,
-            Work::Starting => 1,
-            Work::Asleep | Work::Curtailed => 3,
+            Work::Working | Work::NoPool | Work::Starting => 2,
+            Work::Asleep => 1,
+            Work::Curtailed => 3,
             Work::Overheated => 4,
         })
     }),

@@ -120,7 +120,7 @@ const DEVS: &[Hole] = &[
     ("/DEVS/#/MHS av", |m, b| mega(m, b, 6, 0.001)),
     ("/DEVS/#/Temperature", |m, b| tenths(m.boards[ORDER[b]].pcb_celsius)),
     ("/DEVS/#/SerialNumber", |m, b| quoted(&format!("{}B{}", m.serial, ORDER[b]))),
-    ("/DEVS/#/IsUserShutdown", |m, _| whole(m.work == Work::Asleep)),
+    ("/DEVS/#/IsUserShutdown", |_, _| whole(false)),
     ("/DEVS/#/IsRamping", |m, _| whole(m.work == Work::Starting)),
     ("/DEVS/#/Status", |m, b| quoted(if m.boards[ORDER[b]].alive { "Alive" } else { "Dead" })),
 ];
@@ -158,8 +158,8 @@ const POOLS: &[Hole] = &[
 const CONFIG: &[Hole] = &[
     ("/CONFIG/0/SerialNumber", |m, _| quoted(&m.serial)),
     ("/CONFIG/0/MACAddr", |m, _| quoted(&m.mac)),
-    ("/CONFIG/0/CurtailMode", |m, _| quoted(if m.work == Work::Curtailed { "Sleep" } else { "None" })),
-    ("/CONFIG/0/IsPowerSupplyOn", |m, _| whole(!matches!(m.work, Work::Curtailed | Work::Asleep))),
+    ("/CONFIG/0/CurtailMode", |m, _| quoted(if is_off(m) { "Sleep" } else { "None" })),
+    ("/CONFIG/0/IsPowerSupplyOn", |m, _| whole(!is_off(m))),
     ("/CONFIG/0/SystemStatus", |m, _| {
         quoted(match m.work {
             Work::Working | Work::NoPool => "Normal",
@@ -193,10 +193,15 @@ const TEMPS: &[Hole] = &[
 /// What has happened of late; most machines have nothing to tell.
 const EVENTS: &[Hole] = &[("/EVENTS", |m, _| {
     let overheated = (m.work == Work::Overheated).then(|| {
-        r#"{"Code":"OVERHEAT_PROTECTION","CreatedAt":"2026-04-08T03:38:27+00:00","Description":"Miner shutdown due to overheat protection.","Target":"MINER"}"#.to_owned()
+        r#"{"Code":"TEMP_PANIC","CreatedAt":"2026-04-08T03:38:27+00:00","Description":"Miner shutdown due to its temperature.","Target":"MINER"}"#.to_owned()
     });
     list(overheated)
 })];
+
+/// This firmware knows one way to sleep.
+fn is_off(m: &Moment) -> bool {
+    matches!(m.work, Work::Curtailed | Work::Asleep)
+}
 
 fn mega(m: &Moment, place: usize, n: u64, spread: f64) -> String {
     format!("{:.6}", m.board_ghs(ORDER[place], n, spread) * 1000.0)
