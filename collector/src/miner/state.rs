@@ -47,16 +47,16 @@ impl State {
 pub(super) type Judged = (State, Option<&'static str>);
 
 /// The state of a miner whose commands have all failed: one that refuses is there, whatever else failed.
-pub(super) fn without_replies(troubles: [Trouble; 3]) -> Judged {
+pub(super) fn without_replies(troubles: &[Trouble]) -> Judged {
     let answered = |trouble: &&Trouble| matches!(trouble, Trouble::Refused | Trouble::Declined);
     match troubles.iter().find(answered) {
         Some(trouble) => (State::Refused, Some(trouble.reason())),
-        None => (State::Unreachable, Some(troubles[0].reason())),
+        None => (State::Unreachable, Some(troubles.first().unwrap_or(&Trouble::Unreadable).reason())),
     }
 }
 
 /// The state that the replies tell; `None` where they do not.
-pub(super) fn from_replies(summary: Option<&Json>, stats: Option<&Stats>, pools: Option<&Json>) -> Option<Judged> {
+pub(super) fn from_replies(summary: Option<&Json>, stats: Option<&Stats>, pools: Option<&[Json]>) -> Option<Judged> {
     let rate =
         stats.and_then(|stats| number(stats.text.get("GHSspd"), 9)).or_else(|| number(summary?.text_of("MHS 5s"), 6));
     let Some(stats) = stats else { return rate.filter(|rate| *rate > 0).map(|_| (State::Mining, None)) };
@@ -111,7 +111,7 @@ mod tests {
         let stats = Stats::of_text(text);
         let summary = Json::parse(summary.as_bytes());
         let pools = Json::parse(format!(r#"[{{"Status":"{pool_status}"}}]"#).as_bytes());
-        from_replies(summary.as_ref(), Some(&stats), pools.as_ref())
+        from_replies(summary.as_ref(), Some(&stats), pools.as_ref().map(Json::items))
     }
 
     #[test]
