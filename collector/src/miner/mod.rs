@@ -5,6 +5,7 @@
 //! promise values that belong to one instant: a poll is a few commands, some milliseconds apart.
 
 mod avalon;
+mod braiins;
 mod cgminer;
 mod decimal;
 mod exchange;
@@ -14,6 +15,7 @@ mod json;
 mod judge;
 mod key_text;
 mod luxos;
+mod others;
 mod poll;
 mod pool_url;
 mod reader;

@@ -1,7 +1,9 @@
 //! Which reader reads a make.
 
 use super::avalon::Avalon;
+use super::braiins::Braiins;
 use super::luxos::LuxOs;
+use super::others;
 use super::reader::Reader;
 use crate::config::Make;
 
@@ -9,7 +11,16 @@ use crate::config::Make;
 pub(super) fn reader(make: Make) -> Option<&'static dyn Reader> {
     match make {
         Make::Avalon => Some(&Avalon),
+        Make::Braiins => Some(&Braiins),
         Make::Luxos => Some(&LuxOs),
+        Make::Auradine => Some(&others::AURADINE),
+        Make::Bitaxe => Some(&others::BITAXE),
+        Make::Elphapex => Some(&others::ELPHAPEX),
+        Make::Epic => Some(&others::EPIC),
+        Make::Forgeaxe => Some(&others::FORGEAXE),
+        Make::Nerdaxe => Some(&others::NERDAXE),
+        Make::Proto => Some(&others::PROTO),
+        Make::Sealminer => Some(&others::SEALMINER),
         _ => None,
     }
 }
