@@ -95,27 +95,7 @@ impl Make {
 
     /// Whether this build can read it. A config that names another is refused.
     pub fn is_read(self) -> bool {
-        match self {
-            Make::Avalon => true,
-            // A make goes up when its reader comes.
-            Make::Antminer
-            | Make::Whatsminer
-            | Make::Braiins
-            | Make::Luxos
-            | Make::Auradine
-            | Make::Bitaxe
-            | Make::Elphapex
-            | Make::Epic
-            | Make::Forgeaxe
-            | Make::Futurebit
-            | Make::Goldshell
-            | Make::Marathon
-            | Make::Nerdaxe
-            | Make::Proto
-            | Make::Sealminer
-            | Make::Vnish
-            | Make::Volcminer => false,
-        }
+        crate::miner::reads(self)
     }
 
     /// Where its web interface listens unless `http_port` says otherwise.

@@ -4,12 +4,15 @@
 //! more than one connection. Every answer, and the lack of one, is a state of the miner; nothing here fails. It does not
 //! promise values that belong to one instant: a poll is a few commands, some milliseconds apart.
 
+mod antminer;
 mod avalon;
 mod braiins;
 mod cgminer;
 mod decimal;
 mod exchange;
 mod filler;
+mod finds;
+mod identify;
 mod identity;
 mod json;
 mod judge;
@@ -18,8 +21,13 @@ mod luxos;
 mod others;
 mod poll;
 mod pool_url;
+mod pools;
+mod rate;
 mod reader;
 mod readers;
+#[cfg(test)]
+mod recorded;
+mod search;
 mod recipe;
 mod session;
 mod state;
@@ -27,14 +35,16 @@ mod state;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod unidentified;
+mod web;
 mod who;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use racklake_schemas::Table;
-use racklake_schemas::tables::MINER_SAMPLE;
+use racklake_schemas::tables::{MINER_SAMPLE, miner_sample};
+use racklake_schemas::{Cell, Row, Table};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
@@ -43,24 +53,29 @@ use crate::place::locked;
 use crate::source::{BoxFuture, EventSink, Found, Reading, Source, SourceError};
 
 use exchange::Trouble;
+use identify::Patience;
 use poll::{Known, Poll};
 use reader::Reader;
 use readers::reader;
 use session::Peer;
 use state::State;
+use unidentified::Unidentified;
+
+pub(crate) use finds::Finds;
+pub(crate) use search::{Pace, run as run_search};
 
 /// How many timeouts a poll may last.
 const POLL_TIMEOUTS: u32 = 3;
 
-/// All configured miners.
+/// All miners: those of the config, and those that its ranges have led to.
 pub struct MinerSource {
     settings: std::sync::Mutex<Settings>,
+    finds: Finds,
 }
 
 /// What a changed config may change.
 struct Settings {
-    period: Duration,
-    timeout: Duration,
+    config: MinersConfig,
     /// Permits for connections, to all miners together.
     connections: Arc<Semaphore>,
     /// By address.
@@ -75,57 +90,128 @@ struct Miner {
     known: Arc<Mutex<Known>>,
 }
 
+/// Whether this build reads miners of a make.
+pub(crate) fn reads(make: Make) -> bool {
+    reader(make).is_some()
+}
+
 impl MinerSource {
     /// The miners of a config. All that happens to them belongs to a read, so nothing goes into the sink.
     pub fn new(config: &MinersConfig, _events: EventSink) -> MinerSource {
-        MinerSource { settings: std::sync::Mutex::new(Settings::of(config, &BTreeMap::new())) }
+        MinerSource::with_finds(config, Finds::open(None))
+    }
+
+    /// The same, with what is known of miners whose make the config does not name.
+    pub(crate) fn with_finds(config: &MinersConfig, finds: Finds) -> MinerSource {
+        finds.change(config);
+        MinerSource { settings: std::sync::Mutex::new(Settings::of(config, &finds, None)), finds }
     }
 
     /// Takes over other settings and another list of miners. What is known of a miner that stays is kept.
     pub(crate) fn change(&self, config: &MinersConfig) {
+        self.finds.change(config);
         let mut settings = locked(&self.settings);
-        *settings = Settings::of(config, &settings.miners);
+        *settings = Settings::of(config, &self.finds, Some(&settings));
     }
 
-    async fn poll(&self, miner: &Miner) -> Reading {
+    /// What is found out about miners.
+    pub(crate) fn finds(&self) -> &Finds {
+        &self.finds
+    }
+
+    /// How fast ranges are searched, so that polls have half of the connections.
+    pub(crate) fn pace(&self) -> Pace {
+        let settings = locked(&self.settings);
+        Pace { at_once: settings.config.connections_max / 2, answer: settings.config.timeout }
+    }
+
+    /// Takes over what was found since.
+    fn relist(&self) {
+        let mut settings = locked(&self.settings);
+        *settings = Settings::of(&settings.config, &self.finds, Some(&settings));
+    }
+
+    fn miner(&self, address: &str) -> Option<Arc<Miner>> {
+        locked(&self.settings).miners.get(address).cloned()
+    }
+
+    async fn poll(&self, miner: Arc<Miner>) -> Reading {
         let (timeout, connections) = {
             let settings = locked(&self.settings);
-            (settings.timeout, Arc::clone(&settings.connections))
+            (settings.config.timeout, Arc::clone(&settings.connections))
         };
-        let mut known = miner.known.lock().await;
+        let known = Arc::clone(&miner.known);
+        let mut known = known.lock().await;
         // Waiting for others must not use up this miner's time; the semaphore is never closed.
         let _permit = connections.acquire().await.ok();
         let end = Instant::now() + timeout * POLL_TIMEOUTS;
-        Poll { peer: &miner.peer, reader: miner.reader, timeout, end }.run(&mut known).await
+        let is_named = miner.config.make.is_some();
+        let miner = if is_named {
+            miner
+        } else {
+            let patience = Patience { connect: timeout, answer: timeout, end };
+            match self.identified(miner, patience).await {
+                Ok(miner) => miner,
+                Err((miner, trouble)) => {
+                    known.fit(&Unidentified);
+                    Unidentified::remember(&mut known.memory, trouble);
+                    miner
+                }
+            }
+        };
+        known.fit(miner.reader);
+        let reading = Poll { peer: &miner.peer, reader: miner.reader, timeout, end }.run(&mut known).await;
+        if !is_named {
+            self.finds.answered(&miner.peer.address, reading.rows.first().is_some_and(is_alike));
+        }
+        reading
+    }
+
+    /// The miner with the reader of what it is; as it was and what was seen, where that is not known.
+    async fn identified(&self, miner: Arc<Miner>, patience: Patience) -> Result<Arc<Miner>, (Arc<Miner>, Trouble)> {
+        match self.finds.resolve(&miner.config, patience).await {
+            Ok(make) if reader(make).is_some_and(|reader| reader.make() == miner.reader.make()) => Ok(miner),
+            Ok(_) => {
+                self.relist();
+                Ok(self.miner(&miner.peer.address).unwrap_or(miner))
+            }
+            Err(trouble) => Err((miner, trouble)),
+        }
+    }
+}
+
+/// Whether a miner has answered a poll as its make does, or not at all, or refused.
+fn is_alike(row: &Row) -> bool {
+    let unlike = [Trouble::Declined.reason(), Trouble::Unreadable.reason()];
+    match (row.cell(miner_sample::STATE), row.cell(miner_sample::STATE_REASON)) {
+        (Cell::Null, _) => false,
+        (_, Cell::Text(reason)) => !unlike.contains(&reason.as_str()),
+        _ => true,
     }
 }
 
 impl Settings {
-    fn of(config: &MinersConfig, before: &BTreeMap<String, Arc<Miner>>) -> Settings {
-        let miner = |wanted: &MinerConfig| {
-            let make = wanted.make.unwrap_or(Make::Avalon);
-            let Some(reader) = reader(make) else {
-                tracing::warn!(address = wanted.endpoint(), make = make.name(), "this build does not read such miners");
-                return None;
-            };
-            let before = before.get(&wanted.endpoint()).filter(|miner| miner.config.make == wanted.make);
-            let known = match before {
-                Some(miner) => Arc::clone(&miner.known),
-                None => Arc::new(Mutex::new(Known::new(reader))),
-            };
-            let peer = Peer {
-                address: wanted.endpoint(),
-                http_address: wanted.http_endpoint(make),
-                credentials: config.credentials_named(wanted.credentials.as_deref()).cloned(),
-            };
-            Some((wanted.endpoint(), Arc::new(Miner { config: wanted.clone(), peer, reader, known })))
-        };
-        Settings {
-            period: config.period,
-            timeout: config.timeout,
-            connections: Arc::new(Semaphore::new(config.connections_max)),
-            miners: config.miners.iter().filter_map(miner).collect(),
-        }
+    fn of(config: &MinersConfig, finds: &Finds, before: Option<&Settings>) -> Settings {
+        let of_ranges = finds.miners();
+        let miners = config.miners.iter().chain(&of_ranges).filter_map(|wanted| {
+            let address = wanted.endpoint();
+            let make = wanted.make.or_else(|| finds.make(&address));
+            let reader = make.map_or(Some(&Unidentified as _), reader);
+            // A config that names a make without a reader is refused.
+            let reader = reader?;
+            let before = before.and_then(|before| before.miners.get(&address));
+            let known =
+                before.map_or_else(|| Arc::new(Mutex::new(Known::new(reader))), |miner| Arc::clone(&miner.known));
+            let http_address = make.map_or_else(|| address.clone(), |make| wanted.http_endpoint(make));
+            let credentials = config.credentials_named(wanted.credentials.as_deref()).cloned();
+            let peer = Peer { address: address.clone(), http_address, credentials };
+            Some((address, Arc::new(Miner { config: wanted.clone(), peer, reader, known })))
+        });
+        let miners = miners.collect();
+        let same = before.filter(|before| before.config.connections_max == config.connections_max);
+        let connections = same
+            .map_or_else(|| Arc::new(Semaphore::new(config.connections_max)), |before| Arc::clone(&before.connections));
+        Settings { config: config.clone(), connections, miners }
     }
 }
 
@@ -140,18 +226,23 @@ impl Source for MinerSource {
     }
 
     fn period(&self, _table: &'static Table) -> Duration {
-        locked(&self.settings).period
+        locked(&self.settings).config.period
     }
 
     fn deadline(&self, _table: &'static Table) -> Duration {
-        locked(&self.settings).timeout * POLL_TIMEOUTS + Duration::from_secs(1)
+        locked(&self.settings).config.timeout * POLL_TIMEOUTS + Duration::from_secs(1)
     }
 
     fn is_listed_by_config(&self) -> bool {
         true
     }
 
+    fn relisted(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.finds.changed())
+    }
+
     fn discover(&self) -> BoxFuture<'_, Result<Vec<Found>, SourceError>> {
+        self.relist();
         let found = |(address, miner): (&String, &Arc<Miner>)| Found {
             address: address.clone(),
             rack: miner.config.rack.clone(),
@@ -163,9 +254,8 @@ impl Source for MinerSource {
 
     fn read<'a>(&'a self, address: &'a str, _table: &'static Table) -> BoxFuture<'a, Reading> {
         Box::pin(async move {
-            let miner = locked(&self.settings).miners.get(address).cloned();
-            match miner {
-                Some(miner) => self.poll(&miner).await,
+            match self.miner(address) {
+                Some(miner) => self.poll(miner).await,
                 None => {
                     let trouble = Trouble::NoConnection("no such miner is configured");
                     let row = poll::unreachable_row((State::Unreachable, Some(trouble.reason())), trouble, 0);

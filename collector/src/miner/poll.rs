@@ -17,8 +17,10 @@ const IDENTITY_PERIOD: Duration = Duration::from_secs(3600);
 
 /// What is known of a miner from earlier polls.
 pub(super) struct Known {
+    /// Whose memory it is.
+    make: &'static str,
     /// What its reader knows.
-    memory: Memory,
+    pub(super) memory: Memory,
     state: Option<State>,
     /// When the identity was last read.
     identified: Option<Instant>,
@@ -36,6 +38,7 @@ impl Known {
     /// Nothing is known yet.
     pub(super) fn new(reader: &dyn Reader) -> Known {
         Known {
+            make: reader.make(),
             memory: reader.memory(),
             state: None,
             identified: None,
@@ -44,6 +47,14 @@ impl Known {
             uptime: None,
             counters: 0,
             unsupported_mask: 0,
+        }
+    }
+
+    /// Forgets what another reader knew of the miner, so that this one can begin.
+    pub(super) fn fit(&mut self, reader: &dyn Reader) {
+        if self.make != reader.make() {
+            let state = self.state.take();
+            *self = Known { state, is_doubtful: true, ..Known::new(reader) };
         }
     }
 

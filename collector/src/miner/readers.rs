@@ -1,5 +1,6 @@
 //! Which reader reads a make.
 
+use super::antminer::Antminer;
 use super::avalon::Avalon;
 use super::braiins::Braiins;
 use super::luxos::LuxOs;
@@ -11,6 +12,7 @@ use crate::config::Make;
 pub(super) fn reader(make: Make) -> Option<&'static dyn Reader> {
     match make {
         Make::Avalon => Some(&Avalon),
+        Make::Antminer => Some(&Antminer),
         Make::Braiins => Some(&Braiins),
         Make::Luxos => Some(&LuxOs),
         Make::Auradine => Some(&others::AURADINE),
