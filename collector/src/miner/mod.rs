@@ -6,6 +6,7 @@
 
 mod antminer;
 mod avalon;
+mod braiins;
 mod cgminer;
 mod decimal;
 mod exchange;
@@ -17,6 +18,7 @@ mod json;
 mod judge;
 mod key_text;
 mod luxos;
+mod others;
 mod poll;
 mod pool_url;
 mod pools;

@@ -2,7 +2,9 @@
 
 use super::antminer::Antminer;
 use super::avalon::Avalon;
+use super::braiins::Braiins;
 use super::luxos::LuxOs;
+use super::others;
 use super::reader::Reader;
 use crate::config::Make;
 
@@ -11,7 +13,16 @@ pub(super) fn reader(make: Make) -> Option<&'static dyn Reader> {
     match make {
         Make::Avalon => Some(&Avalon),
         Make::Antminer => Some(&Antminer),
+        Make::Braiins => Some(&Braiins),
         Make::Luxos => Some(&LuxOs),
+        Make::Auradine => Some(&others::AURADINE),
+        Make::Bitaxe => Some(&others::BITAXE),
+        Make::Elphapex => Some(&others::ELPHAPEX),
+        Make::Epic => Some(&others::EPIC),
+        Make::Forgeaxe => Some(&others::FORGEAXE),
+        Make::Nerdaxe => Some(&others::NERDAXE),
+        Make::Proto => Some(&others::PROTO),
+        Make::Sealminer => Some(&others::SEALMINER),
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 use super::{Interface, Known};
 use crate::miner::exchange::Trouble;
 use crate::miner::json::Json;
+use crate::miner::others::form_text;
 use crate::miner::reader::{Replies, Wants};
 use crate::miner::recipe::{text_at, walk};
 use crate::miner::session::{Http, Login, Method, Session};
@@ -157,15 +158,6 @@ async fn net_conf(session: &mut Session<'_>) -> Result<Json, Trouble> {
     let cookie = format!("session_id={cookie}");
     let path = "/cgi-bin/luci/admin/network/iface_status/lan";
     session.http_json(Http { method: Method::Get, path, body: None, login: Login::Header("Cookie", &cookie) }).await
-}
-
-/// A text as a web form writes it.
-fn form_text(text: &str) -> String {
-    let byte = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(byte).collect()
 }
 
 /// A query that some firmwares do not know, and are then not asked again before the identity is.
