@@ -141,18 +141,11 @@ def difference(key, mapping, poll, row, table, faults=frozenset()):
         wanted = bounded(value, column)
         if told is None and (is_list(column) and name != "error_codes" or faults & ASLEEP and is_of_sensors(name)):
             continue
-        if not equal(told, wanted, mapping):
+        if told != wanted:
             found.append(f"{key} {name}: served {value!r}, in the lake {told!r}")
         elif told is None and failed and not row["failed_mask"] >> column["bit"] & 1:
             found.append(f"{key} {name}: its command failed, and the row does not say so")
     return found
-
-
-def equal(told, wanted, mapping):
-    """Readings that went through a library of others have passed through binary fractions."""
-    if mapping.get("is_rounded") and isinstance(told, (int, float)) and isinstance(wanted, (int, float)):
-        return abs(told - wanted) <= max(1, 1e-9 * abs(wanted))
-    return told == wanted
 
 
 def is_of_sensors(name):
