@@ -5,10 +5,14 @@
 //! promise values that belong to one instant: a poll is a few commands, some milliseconds apart.
 
 mod antminer;
+#[cfg(feature = "asic-rs")]
+mod asic;
 mod avalon;
 mod braiins;
 mod cgminer;
 mod decimal;
+#[cfg(test)]
+mod documented;
 mod exchange;
 mod filler;
 mod finds;
@@ -25,10 +29,10 @@ mod pools;
 mod rate;
 mod reader;
 mod readers;
+mod recipe;
 #[cfg(test)]
 mod recorded;
 mod search;
-mod recipe;
 mod session;
 mod state;
 #[cfg(test)]
