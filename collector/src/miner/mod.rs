@@ -13,6 +13,7 @@ mod identify;
 mod identity;
 mod json;
 mod key_text;
+mod look;
 mod poll;
 mod pool_url;
 mod reader;
@@ -47,7 +48,8 @@ use state::State;
 use unidentified::Unidentified;
 
 pub(crate) use finds::Finds;
-pub(crate) use search::{Pace, run as run_search};
+pub(crate) use look::{Look, look};
+pub(crate) use search::{Pace, Seen, addresses, run as run_search, search};
 
 /// How many timeouts a poll may last.
 const POLL_TIMEOUTS: u32 = 3;
