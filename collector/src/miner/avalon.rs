@@ -205,6 +205,9 @@ pub(super) fn alive(pools: &[Json]) -> usize {
     pools.iter().filter(|pool| pool.text_of("Status") == Some("Alive")).count()
 }
 
+/// The 1246 tells no temperature of the air that goes out.
+const AVALON_1246_LACKS: [Place; 1] = [(tables::MINER_SAMPLE.number, miner::OUTLET_TEMP_CELSIUS)];
+
 /// The Avalon Q has one board and tells its temperatures for the whole machine.
 const AVALON_Q_LACKS: [Place; 2] = [
     (tables::HASHBOARD_SAMPLE.number, board::CHIP_TEMP_MAX_CELSIUS),
@@ -215,7 +218,7 @@ const AVALON_Q_LACKS: [Place; 2] = [
 pub(super) fn learn_model(keys: &mut Keys, stats: &Stats) {
     let version = stats.text.get("Ver").unwrap_or_default();
     if version.starts_with("1246-") {
-        keys.set_lacks(Some(&[]));
+        keys.set_lacks(Some(&AVALON_1246_LACKS));
     } else if version.starts_with("Q-") {
         keys.set_lacks(Some(&AVALON_Q_LACKS));
     } else if !version.is_empty() {
@@ -223,7 +226,7 @@ pub(super) fn learn_model(keys: &mut Keys, stats: &Stats) {
     }
 }
 
-const SUMMARY_COLUMNS: [usize; 12] = [
+const SUMMARY_COLUMNS: [usize; 16] = [
     miner::ACCEPTED_SHARES,
     miner::REJECTED_SHARES,
     miner::STALE_SHARES,
@@ -236,9 +239,13 @@ const SUMMARY_COLUMNS: [usize; 12] = [
     miner::HASHRATE_5M_HASHES_PER_SECOND,
     miner::HASHRATE_15M_HASHES_PER_SECOND,
     miner::UPTIME_SECONDS,
+    miner::STALE_DIFFICULTY,
+    miner::DISCARDED_WORK,
+    miner::BLOCKS_FOUND,
+    miner::BEST_SHARE_DIFFICULTY,
 ];
 
-const STATS_COLUMNS: [usize; 20] = [
+const STATS_COLUMNS: [usize; 22] = [
     miner::HASHRATE_HASHES_PER_SECOND,
     miner::HASHRATE_EXPECTED_HASHES_PER_SECOND,
     miner::POWER_MILLIWATTS,
@@ -259,9 +266,30 @@ const STATS_COLUMNS: [usize; 20] = [
     miner::POOL_PING_MILLISECONDS,
     miner::BOARDS_FOUND,
     miner::ERROR_MASK,
+    miner::OUTLET_TEMP_CELSIUS,
+    miner::POWER_MODE,
 ];
 
-const POOLS_COLUMNS: [usize; 4] = [miner::POOL_URL, miner::POOL_STATUS, miner::POOLS_ALIVE, miner::POOL_DIFFICULTY];
+const POOLS_COLUMNS: [usize; 5] =
+    [miner::POOL_URL, miner::POOL_STATUS, miner::POOLS_ALIVE, miner::POOLS_CONFIGURED, miner::POOL_DIFFICULTY];
+
+/// What is judged of all replies.
+const JUDGED_COLUMNS: [usize; 2] = [miner::STATE, miner::STATE_REASON];
+
+const BOARD_COLUMNS: [usize; 12] = [
+    board::BOARD_INDEX,
+    board::HASHRATE_AVERAGE_HASHES_PER_SECOND,
+    board::HARDWARE_ERRORS,
+    board::CRC_ERRORS,
+    board::CHIP_TEMP_MAX_CELSIUS,
+    board::CHIP_TEMP_AVERAGE_CELSIUS,
+    board::CHIPS_FOUND,
+    board::CHIPS_EXPECTED,
+    board::BOARD_ERROR_MASK,
+    board::CHIP_TEMPS_CELSIUS,
+    board::CHIP_VOLTAGES_MILLIVOLTS,
+    board::CHIP_NONCES,
+];
 
 /// The row of `miner_sample`, without state.
 pub(super) fn miner_row(parts: &Parts<'_>, state: Option<State>, keys: &mut Keys) -> Row {
@@ -285,7 +313,7 @@ pub(super) fn miner_row(parts: &Parts<'_>, state: Option<State>, keys: &mut Keys
         }
         filler.fail(&SUMMARY_COLUMNS, trouble);
     }
-    filler.row
+    filler.finish(&[&SUMMARY_COLUMNS, &STATS_COLUMNS, &POOLS_COLUMNS, &JUDGED_COLUMNS])
 }
 
 fn read_summary(filler: &mut Filler<'_>, summary: &Json, stats: Option<&Stats>) {
@@ -307,6 +335,10 @@ fn read_summary(filler: &mut Filler<'_>, summary: &Json, stats: Option<&Stats>) 
     filler.integer(miner::HASHRATE_5M_HASHES_PER_SECOND, summary.text_of("MHS 5m"), 6);
     filler.integer(miner::HASHRATE_15M_HASHES_PER_SECOND, summary.text_of("MHS 15m"), 6);
     filler.integer(miner::UPTIME_SECONDS, summary.text_of("Elapsed"), 0);
+    filler.float(miner::STALE_DIFFICULTY, summary.text_of("Difficulty Stale"));
+    filler.integer(miner::DISCARDED_WORK, summary.text_of("Discarded"), 0);
+    filler.integer(miner::BLOCKS_FOUND, summary.text_of("Found Blocks"), 0);
+    filler.float(miner::BEST_SHARE_DIFFICULTY, summary.text_of("Best Share"));
 }
 
 fn read_stats(filler: &mut Filler<'_>, text: &KeyText, boards_found: Option<&str>, state: Option<State>) {
@@ -333,11 +365,14 @@ fn read_stats(filler: &mut Filler<'_>, text: &KeyText, boards_found: Option<&str
     filler.integer(miner::POOL_PING_MILLISECONDS, text.get("PING"), 0);
     filler.integer(miner::BOARDS_FOUND, boards_found, 0);
     filler.integer(miner::ERROR_MASK, text.get("ECMM"), 0);
+    filler.integer(miner::OUTLET_TEMP_CELSIUS, text.get("HBOTemp"), 0);
+    filler.word(miner::POWER_MODE, text.get("WORKMODE"));
 }
 
 /// Without a pool in use there is no URL, status or difficulty, and none of them has failed.
 fn read_pools(filler: &mut Filler<'_>, pools: &[Json]) {
     filler.read(miner::POOLS_ALIVE, alive(pools) as i64);
+    filler.read(miner::POOLS_CONFIGURED, pools.len() as i64);
     let is_active = |pool: &&Json| match pool.get("Stratum Active") {
         Some(Json::Bool(active)) => *active,
         other => other.and_then(Json::text) == Some("true"),
@@ -392,7 +427,7 @@ fn board_row(text: &KeyText, index: usize, chips_expected: Option<&str>, unmeasu
         for column in [board::CHIP_TEMP_MAX_CELSIUS, board::CHIP_TEMP_AVERAGE_CELSIUS] {
             filler.unsupported_if_lacking(column);
         }
-        return filler.row;
+        return filler.finish(&[&BOARD_COLUMNS]);
     }
     filler.integer(board::CHIP_TEMP_MAX_CELSIUS, text.item("MTmax", index), 0);
     filler.integer(board::CHIP_TEMP_AVERAGE_CELSIUS, text.item("MTavg", index), 0);
@@ -404,7 +439,7 @@ fn board_row(text: &KeyText, index: usize, chips_expected: Option<&str>, unmeasu
     filler.chips(board::CHIP_TEMPS_CELSIUS, temps.as_deref());
     filler.chips(board::CHIP_VOLTAGES_MILLIVOLTS, list("PVT_V").as_deref());
     filler.chips(board::CHIP_NONCES, list("MW").as_deref());
-    filler.row
+    filler.finish(&[&BOARD_COLUMNS])
 }
 
 /// The sum of counters; `None` where one is none.

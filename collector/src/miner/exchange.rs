@@ -13,15 +13,15 @@ use tokio::time::timeout;
 use super::json::Json;
 
 /// Longest answer that is read; those of an Avalon have up to 30 KiB.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// An answer of so many bytes that has not begun as JSON is none.
 const PREAMBLE_MAX: usize = 64;
 /// Codes for a command that the client may not use: cgminer's, then Whatsminer's for its token.
 const REFUSALS: [&str; 3] = ["45", "135", "136"];
 
-const TIMEOUT: &str = "the time was over";
-const CLOSED: &str = "the miner closed the connection";
-const CUT: &str = "it ends in the middle";
+pub(super) const TIMEOUT: &str = "the time was over";
+pub(super) const CLOSED: &str = "the miner closed the connection";
+pub(super) const CUT: &str = "it ends in the middle";
 
 /// Why a command has no readable answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +93,68 @@ pub(super) fn command(name: &str, parameter: Option<&str>) -> String {
     }
 }
 
+/// Sends a request where each message has its length before it, and gives the reply as [`ask`] does.
+pub(super) async fn ask_framed(endpoint: &str, request: &str, limit: Duration) -> Result<Json, Trouble> {
+    let mut message = Message::default();
+    let ended = match timeout(limit, message.receive(endpoint, request)).await {
+        Ok(ended) => ended,
+        Err(_) if !message.connected => Ended::NoConnection(TIMEOUT),
+        Err(_) => Ended::Late,
+    };
+    message.read(&ended)
+}
+
+/// A message with its length in front, four bytes, little endian.
+#[derive(Default)]
+struct Message {
+    bytes: Vec<u8>,
+    connected: bool,
+}
+
+impl Message {
+    async fn receive(&mut self, endpoint: &str, request: &str) -> Ended {
+        let mut stream = match TcpStream::connect(endpoint).await {
+            Ok(stream) => stream,
+            Err(error) => return Ended::NoConnection(words(error.kind())),
+        };
+        self.connected = true;
+        let Ok(length) = u32::try_from(request.len()) else { return Ended::Done };
+        let sent = [&length.to_le_bytes(), request.as_bytes()].concat();
+        if stream.write_all(&sent).await.is_err() {
+            return Ended::Done;
+        }
+        loop {
+            match self.length() {
+                Some(length) if self.bytes.len() >= length + 4 => return Ended::Done,
+                Some(length) if length > ANSWER_BYTES_MAX => return Ended::Endless,
+                _ => {}
+            }
+            let Ok(1..) = stream.read_buf(&mut self.bytes).await else { return Ended::Done };
+        }
+    }
+
+    /// The length that it announces.
+    fn length(&self) -> Option<usize> {
+        self.bytes.first_chunk().map(|length| u32::from_le_bytes(*length) as usize)
+    }
+
+    fn read(&self, ended: &Ended) -> Result<Json, Trouble> {
+        let text = self.bytes.get(4..).unwrap_or_default();
+        let is_whole = self.length().is_some_and(|length| text.len() >= length);
+        Err(match ended {
+            _ if is_whole => return Json::parse_joined(text).map_or(Err(Trouble::Unreadable), judged),
+            Ended::NoConnection(cause) => Trouble::NoConnection(cause),
+            // Text where the length should be is no length.
+            Ended::Endless if matches!(self.bytes.first(), Some(b'{' | b'[' | b'H')) => Trouble::Unreadable,
+            Ended::Endless => Trouble::Endless,
+            Ended::Late if self.bytes.is_empty() => Trouble::NoAnswer(TIMEOUT),
+            Ended::Done if self.bytes.is_empty() => Trouble::NoAnswer(CLOSED),
+            Ended::Late => Trouble::Partial(TIMEOUT),
+            Ended::Done => Trouble::Partial(CUT),
+        })
+    }
+}
+
 /// A list within a reply, `SUMMARY` and so on.
 pub(super) fn section<'a>(reply: &'a Json, name: &str) -> Result<&'a [Json], Trouble> {
     match reply.get(name) {
@@ -141,26 +203,37 @@ impl Answer {
 
     /// Takes more bytes; says when they are enough.
     fn take(&mut self, part: &[u8]) -> Option<Ended> {
+        let mut ended = None;
+        let mut used = 0;
         for &byte in part {
-            if byte == 0 && !self.bytes.is_empty() {
-                return Some(Ended::Done);
+            if byte == 0 && (used > 0 || !self.bytes.is_empty()) {
+                ended = Some(Ended::Done);
+                break;
             }
-            self.bytes.push(byte);
-            if self.end.follow(byte) {
-                return Some(Ended::Done);
+            used += 1;
+            if !self.end.follow(byte) {
+                continue;
             }
-            if self.bytes.len() >= ANSWER_BYTES_MAX {
-                return Some(Ended::Endless);
+            // A document may follow at once on the first one; nothing is waited for that has not come.
+            if part[used..].iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+                ended = Some(Ended::Done);
+                break;
             }
+            self.end = EndOfJson::default();
         }
-        (self.end.hopeless && self.bytes.len() >= PREAMBLE_MAX).then_some(Ended::Done)
+        let room = ANSWER_BYTES_MAX.saturating_sub(self.bytes.len());
+        self.bytes.extend_from_slice(&part[..used.min(room)]);
+        if used >= room {
+            return Some(Ended::Endless);
+        }
+        ended.or_else(|| (self.end.hopeless && self.bytes.len() >= PREAMBLE_MAX).then_some(Ended::Done))
     }
 
     fn read(&self, ended: &Ended) -> Result<Json, Trouble> {
         if let Some(refused) = self.http() {
             return Err(if refused { Trouble::Refused } else { Trouble::Unreadable });
         }
-        if let Some(reply) = Json::parse(&self.bytes) {
+        if let Some(reply) = Json::parse_joined(&self.bytes) {
             return judged(reply);
         }
         Err(match ended {
@@ -203,7 +276,7 @@ fn judged(reply: Json) -> Result<Json, Trouble> {
     if has_more { Ok(reply) } else { Err(Trouble::Declined) }
 }
 
-fn words(error: ErrorKind) -> &'static str {
+pub(super) fn words(error: ErrorKind) -> &'static str {
     match error {
         ErrorKind::ConnectionRefused => "the port is closed",
         ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "there is no route to it",

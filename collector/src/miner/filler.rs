@@ -131,6 +131,19 @@ impl<'a> Filler<'a> {
         }
     }
 
+    /// The row, where the firmware tells of these columns only: it has no support for any other.
+    pub(super) fn finish(mut self, told: &[&[usize]]) -> Row {
+        let told = |index: &usize| told.iter().any(|columns| columns.contains(index));
+        let others: Vec<usize> = (0..self.row.table().columns.len()).filter(|index| !told(index)).collect();
+        for index in others {
+            let column = &self.row.table().columns[index];
+            if column.bit.is_some() && *self.row.cell(index) == Cell::Null && !self.row.has_failed(index) {
+                self.row.unsupported(index);
+            }
+        }
+        self.row
+    }
+
     /// Columns of a command that has failed, unless they have a value from elsewhere.
     pub(super) fn fail(&mut self, columns: &[usize], trouble: Trouble) {
         for &column in columns {

@@ -24,6 +24,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod unidentified;
+mod web;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 use super::exchange::{self, Trouble};
 use super::json::Json;
+use super::web::Web;
+pub(super) use super::web::{Answer, Http, Login, Method};
 use crate::config::Credentials;
 
 /// Where a miner is, and who may read it.
@@ -29,12 +31,13 @@ pub(super) struct Session<'a> {
     timeout: Duration,
     /// The poll is over by then.
     end: Instant,
+    web: Web<'a>,
 }
 
 impl<'a> Session<'a> {
     /// A session in which a command may take `timeout` and which is over at `end`.
     pub(super) fn new(peer: &'a Peer, timeout: Duration, end: Instant) -> Session<'a> {
-        Session { peer, timeout, end }
+        Session { peer, timeout, end, web: Web::new(&peer.http_address, peer.credentials.as_ref()) }
     }
 
     /// `host:port` of the cgminer API.
@@ -59,7 +62,30 @@ impl<'a> Session<'a> {
 
     /// The reply to a request in the firmware's own JSON on the cgminer port, such as `{"cmd":"get_psu"}`.
     pub(super) async fn rpc_json(&mut self, request: &str) -> Result<Json, Trouble> {
+        self.web.close();
         exchange::ask(&self.peer.address, request, self.left()).await
+    }
+
+    /// The reply to a JSON request on a port where four bytes of length, little endian, come before each message
+    /// (Whatsminer's newest interface).
+    pub(super) async fn framed(&mut self, port: u16, request: &str) -> Result<Json, Trouble> {
+        self.web.close();
+        let host = self.peer.address.rsplit_once(':').map_or(self.peer.address.as_str(), |(host, _)| host);
+        exchange::ask_framed(&format!("{host}:{port}"), request, self.left()).await
+    }
+
+    /// The answer to a request to the web port, on the connection of the request before where it is still open.
+    /// [`Trouble::Refused`] for 401 and 403, [`Trouble::Unreadable`] for a redirect.
+    pub(super) async fn http(&mut self, request: Http<'_>) -> Result<Answer, Trouble> {
+        let left = self.left();
+        self.web.ask(&request, left).await
+    }
+
+    /// The same, read as JSON: [`Trouble::Declined`] where there is no such page, [`Trouble::Unreadable`] for any other
+    /// status that is no success.
+    pub(super) async fn http_json(&mut self, request: Http<'_>) -> Result<Json, Trouble> {
+        let body = self.http(request).await?.ok()?;
+        Json::parse_joined(&body).ok_or(Trouble::Unreadable)
     }
 
     /// How long the next command may take.

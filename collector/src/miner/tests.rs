@@ -64,11 +64,11 @@ fn state(row: &Row) -> (Option<&str>, Option<&str>) {
     (text(row, miner::STATE), text(row, miner::STATE_REASON))
 }
 
-/// Every value column of the table is as wanted, so that none is forgotten.
+/// Every value column of the table is as wanted, or null where nothing is, so that none is forgotten.
 fn assert_row(row: &Row, wanted: &[(&str, Cell)]) {
     for (index, column) in row.table().columns.iter().enumerate().filter(|(_, column)| column.id >= 32) {
         let cell = wanted.iter().find(|(name, _)| *name == column.name).map(|(_, cell)| cell);
-        assert_eq!(Some(row.cell(index)), cell, "{}", column.name);
+        assert_eq!(row.cell(index), cell.unwrap_or(&Cell::Null), "{}", column.name);
     }
 }
 
@@ -117,6 +117,12 @@ fn row_of_the_1246() -> Vec<(&'static str, Cell)> {
         ("pool_difficulty", 262_144.0.into()),
         ("boards_found", 3.into()),
         ("error_mask", 0.into()),
+        ("stale_difficulty", 262_144.0.into()),
+        ("discarded_work", 0.into()),
+        ("blocks_found", 0.into()),
+        ("best_share_difficulty", 354_914_572.0.into()),
+        ("pools_configured", 3.into()),
+        ("power_mode", "1".into()),
     ]
 }
 
@@ -126,12 +132,15 @@ async fn the_recorded_1246_gives_the_values_that_its_replies_hold() {
     let reading = site.read(0).await;
     let row = &reading.rows[0];
     assert_row(row, &row_of_the_1246());
-    assert_eq!((row.status(), row.failed_mask(), row.unsupported_mask()), (row_status::OK, 0, 0));
+    assert_eq!((row.status(), row.failed_mask()), (row_status::OK, 0));
+    // Whatever has no value is something that the firmware does not tell.
+    let nulls: Vec<usize> = (0..row.table().columns.len()).filter(|&column| *row.cell(column) == Cell::Null).collect();
+    assert_eq!(row.unsupported_mask(), bits(row, &nulls));
     assert_eq!(reading.lifetime, [Some(24_684)]);
 
     assert_eq!(reading.rows.len(), 4);
     let last = &reading.rows[3];
-    assert_eq!((last.status(), last.failed_mask(), last.unsupported_mask()), (row_status::OK, 0, 0));
+    assert_eq!((last.status(), last.failed_mask()), (row_status::OK, 0));
     for (column, value) in [
         (board::BOARD_INDEX, 2),
         (board::HASHRATE_AVERAGE_HASHES_PER_SECOND, 26 * TERA + 724_560_000_000),
@@ -171,14 +180,18 @@ async fn a_sleeping_miner_tells_no_temperatures_of_the_time_before() {
     let reading = site.read(0).await;
     let [row, boards @ ..] = &reading.rows[..] else { panic!("no row") };
     assert_eq!(state(row), (Some("sleeping"), Some("standby")));
-    assert_eq!((row.status(), row.failed_mask(), row.unsupported_mask()), (row_status::OK, 0, 0));
+    assert_eq!((row.status(), row.failed_mask()), (row_status::OK, 0));
     assert_eq!(*row.cell(miner::CHIP_TEMP_MAX_CELSIUS), Cell::Null);
     assert_eq!(*row.cell(miner::HASHRATE_HASHES_PER_SECOND), 0.into());
     assert_eq!(*row.cell(miner::INLET_TEMP_CELSIUS), 26.into());
     assert_eq!(*row.cell(miner::POWER_MILLIWATTS), 146_000.into());
     let [only] = boards else { panic!("one board") };
     assert_eq!(*only.cell(board::CHIP_TEMPS_CELSIUS), Cell::Null);
-    assert_eq!(only.unsupported_mask(), bits(only, &[board::CHIP_TEMP_MAX_CELSIUS, board::CHIP_TEMP_AVERAGE_CELSIUS]));
+    let lacking = |row: &Row| {
+        [board::CHIP_TEMP_MAX_CELSIUS, board::CHIP_TEMP_AVERAGE_CELSIUS, board::CHIP_TEMPS_CELSIUS]
+            .map(|column| row.is_unsupported(column))
+    };
+    assert_eq!(lacking(only), [true, true, false]);
     assert_eq!((only.failed_mask(), only.cell(board::CHIPS_EXPECTED)), (0, &160.into()));
     assert_eq!(reading.events.len(), 1, "the first state is told since it is not mining");
 }
@@ -294,7 +307,7 @@ async fn rows_are_what_the_account_says_was_answered() {
 #[tokio::test]
 async fn every_fault_has_its_state_and_reason() {
     let site = Site::new(vec![Unit::new("a", Profile::Avalon1246)]);
-    site.read(0).await;
+    let known = site.read(0).await.rows.remove(0);
     let unreachable = |reason| (Some("unreachable"), Some(reason), row_status::UNREACHABLE);
     for (fault, (state_wanted, reason, status), code) in [
         (Fault::RefuseConnection, unreachable("no answer"), Some(fail_code::UNREACHABLE)),
@@ -325,7 +338,8 @@ async fn every_fault_has_its_state_and_reason() {
         if status == row_status::UNREACHABLE {
             assert_eq!((reading.rows.len(), reading.lifetime), (1, vec![None]), "{fault:?}: {last}");
             let all = row.table().columns.iter().filter_map(|column| column.bit).map(|bit| 1i64 << bit).sum::<i64>();
-            assert_eq!(row.failed_mask(), all & !bits(row, &[miner::STATE]), "{fault:?}");
+            assert_eq!(row.failed_mask(), all & !bits(row, &[miner::STATE]) & !row.unsupported_mask(), "{fault:?}");
+            assert_eq!(row.unsupported_mask(), known.unsupported_mask(), "{fault:?}");
         }
     }
     let nonsense = site.read(0).await;
@@ -435,10 +449,8 @@ fn a_key_that_a_known_model_has_is_missing_and_one_that_it_lacks_is_unsupported(
     assert_eq!((missing(&rows[1]), missing(&rows[2])), (false, true));
     assert_eq!(rows[2].fail_code(), Some(fail_code::MISSING));
     let rows = rows_of("Ver[Q-25] MGHS[1.0] MTmax[]", &mut Keys::default());
-    assert_eq!(
-        rows[1].unsupported_mask() & !rows[1].failed_mask(),
-        bits(&rows[1], &[board::CHIP_TEMP_MAX_CELSIUS, board::CHIP_TEMP_AVERAGE_CELSIUS,])
-    );
+    assert!(rows[1].is_unsupported(board::CHIP_TEMP_MAX_CELSIUS) && rows[1].has_failed(board::CRC_ERRORS));
+    assert!(rows[1].is_unsupported(board::CHIP_TEMP_AVERAGE_CELSIUS) && !rows[1].is_unsupported(board::CRC_ERRORS));
 }
 
 #[test]
