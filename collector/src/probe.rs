@@ -35,6 +35,8 @@ pub(crate) enum Line {
     Error { message: String },
     /// How many GPUs there are.
     Gpus { count: usize },
+    /// A GPU is divided into so many MIG instances, each told as a GPU of its own.
+    Instances { count: usize },
     /// A GPU has told its address.
     Found { index: usize, address: String },
     /// A GPU tells none.
@@ -188,6 +190,7 @@ fn gather(lines: &Receiver<Line>) -> Result<Vec<Gpu>> {
                 count = Some(told);
                 until = Instant::now() + READ_MAX;
             }
+            Line::Instances { count: told } => count = count.map(|count| count + told),
             Line::Found { index, address } => gpus.entry(index).or_default().address = Some(address),
             Line::Named { index, device_id } => gpus.entry(index).or_default().device_id = device_id,
             Line::Refused { index, .. } => {

@@ -118,7 +118,7 @@ impl Publisher {
             }
             let look = self.next_look().min(end.unwrap_or_else(|| Instant::now() + LOOK));
             tokio::select! {
-                Some(report) = self.producer.reports.recv() => self.report(report),
+                report = self.producer.report() => self.report(report),
                 topics = answer(&mut self.asking) => self.topics(topics),
                 () = drain.cancelled(), if end.is_none() => end = Some(Instant::now() + DRAIN_MAX),
                 () = self.outlet.ready() => {}
@@ -300,7 +300,8 @@ impl Publisher {
     fn replace_producer(&mut self, reason: &str) {
         // What has been reported until now needs no second delivery.
         let mut known = Vec::new();
-        while let Ok(report) = self.producer.reports.try_recv() {
+        self.producer.look();
+        while let Some(report) = self.producer.reported() {
             if report.result.is_ok() {
                 known.push(report);
             }

@@ -2,7 +2,8 @@
 
     check_hung_gpu.py LAKE TOLD
 
-TOLD is a JSON list, one entry per node: node, account, stalls, worker_ends, period (µs), and, where a GPU hung, hung (its
+TOLD is a JSON list, one entry per node: node, account, stalls, worker_ends, period (µs); all_hung where all four GPUs hung,
+orphaned and released (how often) where that happened; and, where a GPU hung, hung (its
 address), call, began (µs UTC or null) and patience (µs). Exit 0 only when every other GPU has a good row for every tick,
 what was served is in the lake, coverage balances, and the events say what happened, once.
 """
@@ -27,7 +28,11 @@ def check_events(told, events):
         problems.append(f"{len(ends)} events nvml_worker_ended")
     stalls = sorted(named("gpu_stalled"), key=lambda event: event["ts"])
     phases = [event["phase"] for event in stalls]
-    if phases != ["start", "end"] * told["stalls"] or len({event["episode_id"] for event in stalls}) != told["stalls"]:
+    if told.get("all_hung"):
+        if sorted(phases) != ["end"] * 4 + ["start"] * 4 or len({event["episode_id"] for event in stalls}) != 4:
+            problems.append(f"stalls of four GPUs are told as {phases}")
+        stalls = []
+    elif phases != ["start", "end"] * told["stalls"] or len({event["episode_id"] for event in stalls}) != told["stalls"]:
         problems.append(f"stalls are told as {phases}")
     for event in stalls[:1]:
         details = json.loads(event["details_json"])
@@ -45,8 +50,11 @@ def check_events(told, events):
     sessions = [reason for reason in reasons if reason != "counters fell" or not told["worker_ends"]]
     if sessions and not told.get("released"):
         problems.append(f"sessions began anew: {sessions}")
-    if told.get("released") and not (len(named("nvml_released")) == len(named("nvml_resumed")) == 1):
-        problems.append("the release is not told once")
+    releases = [len(named(name)) for name in ["nvml_released", "nvml_resumed"]]
+    if releases != [told.get("released", 0)] * 2:
+        problems.append(f"releases are told {releases} times")
+    if len(named("nvml_worker_orphaned")) != told.get("orphaned", 0):
+        problems.append(f"{len(named('nvml_worker_orphaned'))} events nvml_worker_orphaned")
     return problems
 
 
@@ -89,7 +97,7 @@ def main(lake, told_file):
         found += check_events(told, own["event"])
         found += check_coverage(told, [row for row in own["coverage"] if row["table"] == "gpu_sample"], samples)
         late = {row["device_id"] for row in samples if row["row_status"] in {2, 3}}
-        hung = next(iter(late)) if len(late) == 1 and told["stalls"] else None
+        hung = next(iter(late)) if len(late) == 1 and told.get("stalls") else None
         if told.get("began") and hung is None:
             found.append(f"stale are {late}")
         found += check_others(told, samples, hung)
@@ -110,7 +118,7 @@ def main(lake, told_file):
         if cut_off < told.get("cut_off", 0):
             found.append("no kill met a read")
         # A release cuts off reads that it does not name: an operator asked for it.
-        if len(unsaid) > cut_off + (8 if told.get("released") else 0):
+        if len(unsaid) > cut_off + 8 * told.get("released", 0):
             found += unsaid[:10]
         if not served:
             found.append("nothing was served")

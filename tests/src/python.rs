@@ -1,7 +1,8 @@
 //! The Python checks, in an environment of their own that is made once from `tests/python/requirements.txt`.
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
@@ -13,18 +14,44 @@ use crate::{cache, repository};
 /// # Errors
 /// When Python is missing or the script does not end with 0; the text has its output.
 pub fn run(script: &str, arguments: &[&str]) -> Result<String> {
-    static ENVIRONMENT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let python = ENVIRONMENT.get_or_init(|| environment().map_err(|error| format!("{error:#}")));
-    let python = python.clone().map_err(anyhow::Error::msg)?;
-    let output = Command::new(python)
-        .arg(repository().join("tests/python").join(script))
-        .args(arguments)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .output()?;
+    let output = command(script, arguments)?.output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let error = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{script} {}:\n{text}\n{error}", arguments.join(" "));
     Ok(text)
+}
+
+/// A script that runs until this is dropped.
+#[derive(Debug)]
+pub struct Running(Child);
+
+/// Starts `tests/python/<script>`, and waits for its first line. It sees the end of its input when it is to end.
+///
+/// # Errors
+/// When Python is missing or the script ends before it has printed a line.
+pub fn start(script: &str, arguments: &[&str]) -> Result<Running> {
+    let mut child = command(script, arguments)?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let output = child.stdout.take().context("it has no output")?;
+    let running = Running(child);
+    let read = BufReader::new(output).read_line(&mut String::new())?;
+    ensure!(read > 0, "{script} {} has ended without a line", arguments.join(" "));
+    Ok(running)
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        drop(self.0.wait());
+    }
+}
+
+fn command(script: &str, arguments: &[&str]) -> Result<Command> {
+    static ENVIRONMENT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let python = ENVIRONMENT.get_or_init(|| environment().map_err(|error| format!("{error:#}")));
+    let python = python.clone().map_err(anyhow::Error::msg)?;
+    let mut command = Command::new(python);
+    command.arg(repository().join("tests/python").join(script)).args(arguments).env("PYTHONDONTWRITEBYTECODE", "1");
+    Ok(command)
 }
 
 /// The interpreter of the environment; made anew when the requirements change.

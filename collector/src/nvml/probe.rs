@@ -13,6 +13,7 @@ use racklake_schemas::tables::{GPU_LINK_SAMPLE, gpu_link_sample};
 use racklake_schemas::{Cell, Row, row_status};
 
 use super::memory::{Memory, Place};
+use super::raw::Handle;
 use super::worker::Library;
 use super::{health, identity, sample, signals};
 use crate::amd::AmdSource;
@@ -74,6 +75,9 @@ pub fn run_probe(library: &str, root: &Path) -> ExitCode {
 
 /// Numbers of AMD GPUs begin here, those of NVML below.
 const AMD_FROM: usize = 1 << 16;
+/// Numbers of MIG instances begin here, so many for each GPU.
+const INSTANCES_FROM: usize = 1 << 17;
+const INSTANCES_MAX: usize = 1 << 8;
 
 /// A thread; a GPU that gets none is told as one that did not answer.
 fn spawn(read: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
@@ -89,22 +93,35 @@ fn read_nvidia(library: &Library, index: u32, speaker: &Speaker) {
             return;
         }
     };
-    speaker.say(&Line::Found { index: number, address: address.clone() });
+    read_part(library, (number, &address, handle), speaker);
+    // A GPU that does not say how it is divided is read as it is.
+    let instances = library.instances(&address, handle).unwrap_or_default();
+    speaker.say(&Line::Instances { count: instances.len() });
+    speaker.say(&Line::Done { index: number });
+    for (place, (address, handle)) in instances.iter().enumerate() {
+        let index = INSTANCES_FROM + number * INSTANCES_MAX + place;
+        read_part(library, (index, address, *handle), speaker);
+        speaker.say(&Line::Done { index });
+    }
+}
+
+/// Reads a GPU or a MIG instance.
+fn read_part(library: &Library, (index, address, handle): (usize, &str, Handle), speaker: &Speaker) {
+    speaker.say(&Line::Found { index, address: address.to_owned() });
     let calls = library.calls(handle);
     let mut memory = Memory::default();
     memory.time_columns();
-    let who = identity::read(&library.nvml, &calls, &address);
-    speaker.say(&Line::Named { index: number, device_id: who.device_id });
+    let who = identity::read(&library.nvml, &calls, address);
+    speaker.say(&Line::Named { index, device_id: who.device_id });
     let began = Instant::now();
     let mut reading = sample::read(&calls, &mut memory);
     if reading.rows.first().is_some_and(has_unread) {
         std::thread::sleep(SECOND_READ_AFTER.saturating_sub(began.elapsed()));
         reading = sample::read(&calls, &mut memory);
     }
-    tell(speaker, number, &reading, Some(&memory));
+    tell(speaker, index, &reading, Some(&memory));
     let reading = health::read(&calls, &mut memory);
-    tell(speaker, number, &reading, Some(&memory));
-    speaker.say(&Line::Done { index: number });
+    tell(speaker, index, &reading, Some(&memory));
 }
 
 /// Whether a column has neither a value nor a reason.

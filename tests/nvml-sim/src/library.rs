@@ -22,8 +22,6 @@ use crate::unit::Unit;
 /// A return code that is not success.
 pub(crate) type Code = nvml::nvmlReturn_t;
 
-/// The scenario file is looked at this often at most.
-const LOOK: Duration = Duration::from_millis(20);
 /// How often a call that hangs looks whether it still does.
 const HANG_LOOK: Duration = Duration::from_millis(5);
 /// Where the number of a MIG instance begins in a handle.
@@ -193,7 +191,7 @@ impl Library {
     /// The state, with the scenario as it is now.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+        if state.looked.is_none_or(|looked| looked.elapsed() >= state.look()) {
             state.looked = Some(Instant::now());
             self.follow_scenario(&mut state);
         }
@@ -246,6 +244,11 @@ impl State {
             Some(began) => (Clock::now_us() - began) as f64 / 1e6,
             None => self.started.elapsed().as_secs_f64(),
         }
+    }
+
+    /// How often the scenario file is looked at.
+    pub(crate) fn look(&self) -> Duration {
+        Duration::from_millis(self.scenario.look_ms.max(1))
     }
 
     /// Takes the next event that has happened and that the set has asked for.

@@ -27,6 +27,9 @@ pub struct Scenario {
     pub cuda_driver_version: i32,
     /// Identities and noise follow from it.
     pub seed: u32,
+    /// How often the scenario file is looked at, and four times as often whether an event has happened, in milliseconds.
+    /// Looking costs the worker's time, so a bench looks less often.
+    pub look_ms: u64,
     /// File that every answer is written to, relative to the library's folder; none is no account.
     pub account: Option<String>,
     /// Whether the driver is not loaded: every call returns 9.
@@ -116,6 +119,7 @@ impl Default for Scenario {
             nvml_version: "12.570.124.06".to_owned(),
             cuda_driver_version: 12_080,
             seed: 1,
+            look_ms: 20,
             account: None,
             no_driver: false,
             no_permission: false,

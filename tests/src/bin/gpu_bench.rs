@@ -22,6 +22,8 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 /// After the start, and before what is measured.
 const WARM_UP: Duration = Duration::from_secs(5);
+/// How often the simulated library looks at its scenario; its time counts as the worker's.
+const LOOK_MS: u32 = 400;
 /// How long a GPU hangs; more than its hard deadline.
 const HANG: Duration = Duration::from_secs(15);
 /// For the rows of the last ticks to be read and sent.
@@ -116,7 +118,7 @@ impl Node {
     fn start(site: &Site, name: &str, gpus: usize, period: u64, account: bool) -> Result<Node> {
         let built = library_path().context("build the simulated library: cargo build -p racklake-nvml-sim")?;
         let account = if account { "account = \"gpu.jsonl\"\n" } else { "" };
-        let scenario = Scenario::parse(&format!("{account}{}", "[[gpu]]\n".repeat(gpus)))?;
+        let scenario = Scenario::parse(&format!("look_ms = {LOOK_MS}\n{account}{}", "[[gpu]]\n".repeat(gpus)))?;
         let library = install(&built, &site.folder.join(format!("{name}-nvml")), "node", &scenario)?;
         let tables = format!("[nvml]\nlibrary = {:?}\nperiod = \"{period}ms\"\n", library.display());
         let collector = site.start_collector(name, "", &tables)?;

@@ -200,6 +200,29 @@ fn nvml_that_hangs_in_its_init_is_told_replaced_and_used_when_it_heals() {
 }
 
 #[test]
+fn a_worker_whose_gpus_all_hang_is_replaced_even_where_nothing_can_end_it() {
+    let _turn = turn();
+    let (site, ingest) = site("all_hung");
+    let mut node = Node::start(&site, "node-1", |_| {});
+    node.wait_for_reads(24);
+    let stuck = node.worker().unwrap();
+    // As a call in the driver would hold it: no signal ends it while this lives.
+    let holder = python::start("hold_process.py", &[&stuck.to_string()]).unwrap();
+    node.change(|scenario| scenario.gpu.iter_mut().for_each(|gpu| gpu.hang = calls(&["nvmlDeviceGetPowerUsage"])));
+    node.wait_for_log(0, "nvml_worker_ended", 90);
+    node.wait_for_log(0, "nvml_worker_orphaned", 60);
+    node.change(|scenario| scenario.gpu.iter_mut().for_each(|gpu| gpu.hang.clear()));
+    node.wait_for_health(200, "ok");
+    node.wait_for_reads(24);
+    assert!(std::path::Path::new(&format!("/proc/{stuck}")).exists(), "it has ended all the same");
+    drop(holder);
+    node.wait("the orphan to end", 30, || (!std::path::Path::new(&format!("/proc/{stuck}")).exists()).then_some(()));
+    node.stop();
+    let told = json!({"all_hung": true, "orphaned": 1, "worker_ends": 1, "period": PERIOD * 1000});
+    prove(&site, ingest, &[(&node, told)]);
+}
+
+#[test]
 fn nvml_that_is_let_go_is_not_loaded_and_every_tick_is_accounted_for() {
     let _turn = turn();
     let (site, ingest) = site("released");
@@ -219,6 +242,10 @@ fn nvml_that_is_let_go_is_not_loaded_and_every_tick_is_accounted_for() {
     assert_eq!(node.worker(), None);
     command(&["--resume"]);
     node.wait_for_reads(24);
+    // Nobody resumes this one.
+    command(&["--for", "4s"]);
+    assert_eq!(node.worker(), None, "NVML is loaded still");
+    node.wait_for_reads(24);
     node.stop();
-    prove(&site, ingest, &[(&node, json!({"stalls": 0, "worker_ends": 0, "released": true, "period": PERIOD * 1000}))]);
+    prove(&site, ingest, &[(&node, json!({"stalls": 0, "worker_ends": 0, "released": 2, "period": PERIOD * 1000}))]);
 }

@@ -64,6 +64,24 @@ fn a_probe_answers_for_every_gpu_within_two_deadlines_though_some_hang_or_are_lo
 }
 
 #[test]
+fn a_probe_shows_the_mig_instances_of_a_gpu_with_what_they_have_of_their_own() {
+    let scenario = "[[gpu]]\n[[gpu.mig]]\ngpu_instance = 1\n[[gpu.mig]]\ngpu_instance = 5\nslices = 3\n[[gpu]]\n";
+    let (succeeded, text, _) = probe(scenario, &["--json"]);
+    assert!(succeeded, "{text}");
+    let told: Value = serde_json::from_str(&text).unwrap();
+    let gpus = told["gpus"].as_array().unwrap();
+    let word = |gpu: &Value, name: &str| gpu[name].as_str().unwrap_or_default().to_owned();
+    let instances: Vec<&Value> = gpus.iter().filter(|gpu| word(gpu, "pci_bus_id").contains("/gi")).collect();
+    assert_eq!((gpus.len(), instances.len()), (4, 2), "{text}");
+    for instance in instances {
+        assert!(word(instance, "device_id").starts_with("MIG-"), "{instance}");
+        assert_eq!(word(instance, "status"), "fresh");
+        assert!(instance["columns"]["memory_used_bytes"]["value"].is_i64(), "{instance}");
+        assert_eq!(instance["columns"]["fan_speed_percent"]["null"], "unsupported");
+    }
+}
+
+#[test]
 fn a_probe_for_people_names_each_column_and_why_one_is_empty() {
     let (succeeded, text, _) = probe("[[gpu]]\nfail = { nvmlDeviceGetPowerUsage = 999 }\n", &[]);
     assert!(succeeded, "{text}");

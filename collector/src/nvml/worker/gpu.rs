@@ -16,7 +16,7 @@ use super::Shared;
 use super::library::Library;
 use crate::nvml::calls::{Slot, idle};
 use crate::nvml::memory::Memory;
-use crate::nvml::raw::{Calls, FUNCTION_NOT_FOUND, Handle, NOT_SUPPORTED};
+use crate::nvml::raw::{Calls, Handle};
 use crate::nvml::supervisor::NAMELESS;
 use crate::nvml::{health, identity, sample, unreachable};
 use crate::place::locked;
@@ -150,16 +150,7 @@ struct Part<'a> {
 
 /// Takes up MIG instances that are new, and lets go of those that are no more. Where that cannot be asked, all stay.
 fn follow_instances<'a>(library: &Library, address: &str, handle: Handle, parts: &mut BTreeMap<String, Part<'a>>) {
-    let calls = library.calls(handle);
-    let instances = match calls.mig_mode() {
-        Ok([1, _]) => calls.instances(),
-        Ok(_) | Err(NOT_SUPPORTED | FUNCTION_NOT_FOUND) => Ok(Vec::new()),
-        Err(code) => Err(code),
-    };
-    let Ok(instances) = instances else { return };
-    let place =
-        |handle: Handle| handle.mig().map(|(_, gpu, compute)| (format!("{address}/gi{gpu}/ci{compute}"), handle));
-    let there: BTreeMap<String, Handle> = instances.into_iter().filter_map(place).collect();
+    let Ok(there) = library.instances(address, handle) else { return };
     parts.retain(|part, _| part == address || there.contains_key(part));
     for (part, handle) in there {
         let known = parts.entry(part).or_insert_with(|| Part { handle, memory: Memory::default() });

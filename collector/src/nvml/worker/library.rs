@@ -1,12 +1,13 @@
 //! The loaded NVML library: loading it, and asking it for its GPUs.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{FieldIdScheme, Nvml};
 
 use crate::nvml::calls::calling;
-use crate::nvml::raw::{Calls, DRIVER_IS_GONE, Handle, Newer};
+use crate::nvml::raw::{Calls, DRIVER_IS_GONE, FUNCTION_NOT_FOUND, Handle, NOT_SUPPORTED, Newer};
 use crate::source::SourceError;
 
 /// A loaded and initialised library. When the last user lets go of it, it is shut down and unloaded.
@@ -49,6 +50,19 @@ impl Library {
         let handle = handle.map_err(|error| error.to_string())?;
         let pci = self.calls(handle).pci().map_err(|code| format!("return code {code}"))?;
         Ok((pci.address, handle))
+    }
+
+    /// The MIG instances of a GPU by their address, `0000:9b:00.0/gi3/ci0`; none where it is not divided.
+    pub(in crate::nvml) fn instances(&self, address: &str, handle: Handle) -> Result<BTreeMap<String, Handle>, i32> {
+        let calls = self.calls(handle);
+        let instances = match calls.mig_mode() {
+            Ok([1, _]) => calls.instances()?,
+            Ok(_) | Err(NOT_SUPPORTED | FUNCTION_NOT_FOUND) => Vec::new(),
+            Err(code) => return Err(code),
+        };
+        let place =
+            |handle: Handle| handle.mig().map(|(_, gpu, compute)| (format!("{address}/gi{gpu}/ci{compute}"), handle));
+        Ok(instances.into_iter().filter_map(place).collect())
     }
 }
 

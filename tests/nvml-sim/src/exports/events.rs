@@ -12,8 +12,8 @@ use crate::library::{Code, Given, Place, library};
 
 /// Types that the GPUs support: those of a data center GPU, newer ones included.
 const SUPPORTED: u64 = 0xff9f;
-/// How often a wait looks for an event.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often a wait looks for an event, as a part of how often the scenario is looked at.
+const LOOKS: u32 = 4;
 /// What an event without a MIG instance says of it.
 const NO_INSTANCE: c_uint = c_uint::MAX;
 
@@ -90,7 +90,10 @@ unsafe extern "C" fn nvmlEventSetWait_v2(
     loop {
         match next_event(set as usize) {
             Ok(None) if Instant::now() >= until => return nvml::nvmlReturn_enum_NVML_ERROR_TIMEOUT,
-            Ok(None) => std::thread::sleep(LOOK.min(until.saturating_duration_since(Instant::now()))),
+            Ok(None) => {
+                let look = library().state().look() / LOOKS;
+                std::thread::sleep(look.min(until.saturating_duration_since(Instant::now())));
+            }
             Ok(Some(event)) => {
                 let event = nvml::nvmlEventData_t {
                     device: Place::gpu(event.unit).handle(),
