@@ -1,7 +1,8 @@
 //! `probe`: one read of a device, answered for in time even where it hangs.
 //!
-//! `probe gpu` reads every GPU, `probe miner` one miner (`probe/miner.rs`). The reads of GPUs are made by a process apart (`nvml/probe.rs`), which tells what it has line by line; what it has not told when
-//! the time is over was not read. A process that hangs in the driver is told to end and not waited for.
+//! `probe gpu` reads every GPU, `probe miner` one miner (`probe/miner.rs`). The reads of GPUs are made by a process apart
+//! (`nvml/probe.rs`), which tells what it has line by line; what it has not told when the time is over was not read. A
+//! process that hangs in the driver is told to end and not waited for.
 
 mod miner;
 mod shown;

@@ -4,7 +4,7 @@
 //! user or password: what a firmware tells only with one is not asked. A firmware that replaces another one may leave the
 //! replies of the cgminer API as they were, so an Antminer is asked for its first page too.
 
-mod marks;
+pub(super) mod marks;
 mod talk;
 #[cfg(test)]
 pub(super) mod tests;

@@ -9,6 +9,8 @@ mod decimal;
 mod exchange;
 mod filler;
 mod finds;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod identify;
 mod identity;
 mod json;
