@@ -55,6 +55,11 @@ impl Trouble {
         }
     }
 
+    /// Whether there is a machine, with this port closed; others may be open.
+    pub(super) fn is_port_closed(self) -> bool {
+        self == Trouble::NoConnection(words(ErrorKind::ConnectionRefused))
+    }
+
     /// What was seen, in more words.
     pub(super) fn cause(self) -> Option<&'static str> {
         match self {

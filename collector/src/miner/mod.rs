@@ -4,7 +4,9 @@
 //! more than one connection. Every answer, and the lack of one, is a state of the miner; nothing here fails. It does not
 //! promise values that belong to one instant: a poll is a few commands, some milliseconds apart.
 
+mod antminer;
 mod avalon;
+mod cgminer;
 mod decimal;
 mod exchange;
 mod filler;
@@ -14,19 +16,29 @@ pub mod fuzzing;
 mod identify;
 mod identity;
 mod json;
+mod judge;
 mod key_text;
 mod look;
+mod luxos;
 mod poll;
 mod pool_url;
+mod pools;
+mod rate;
 mod reader;
 mod readers;
+mod recipe;
+#[cfg(test)]
+mod recorded;
 mod search;
 mod session;
 mod state;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod unidentified;
 mod web;
+mod who;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,8 @@
 //! Which reader reads a make.
 
+use super::antminer::Antminer;
 use super::avalon::Avalon;
+use super::luxos::LuxOs;
 use super::reader::Reader;
 use crate::config::Make;
 
@@ -8,6 +10,8 @@ use crate::config::Make;
 pub(super) fn reader(make: Make) -> Option<&'static dyn Reader> {
     match make {
         Make::Avalon => Some(&Avalon),
+        Make::Antminer => Some(&Antminer),
+        Make::Luxos => Some(&LuxOs),
         _ => None,
     }
 }
