@@ -16,11 +16,14 @@ mod documented;
 mod exchange;
 mod filler;
 mod finds;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod identify;
 mod identity;
 mod json;
 mod judge;
 mod key_text;
+mod look;
 mod luxos;
 mod others;
 mod poll;
@@ -66,7 +69,8 @@ use state::State;
 use unidentified::Unidentified;
 
 pub(crate) use finds::Finds;
-pub(crate) use search::{Pace, run as run_search};
+pub(crate) use look::{Look, look};
+pub(crate) use search::{Pace, Seen, addresses, run as run_search, search};
 
 /// How many timeouts a poll may last.
 const POLL_TIMEOUTS: u32 = 3;
