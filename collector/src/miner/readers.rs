@@ -1,6 +1,8 @@
 //! Which reader reads a make.
 
 use super::antminer::Antminer;
+#[cfg(feature = "asic-rs")]
+use super::asic;
 use super::avalon::Avalon;
 use super::braiins::Braiins;
 use super::luxos::LuxOs;
@@ -23,6 +25,16 @@ pub(super) fn reader(make: Make) -> Option<&'static dyn Reader> {
         Make::Nerdaxe => Some(&others::NERDAXE),
         Make::Proto => Some(&others::PROTO),
         Make::Sealminer => Some(&others::SEALMINER),
+        #[cfg(feature = "asic-rs")]
+        Make::Futurebit => Some(&asic::FUTUREBIT),
+        #[cfg(feature = "asic-rs")]
+        Make::Goldshell => Some(&asic::GOLDSHELL),
+        #[cfg(feature = "asic-rs")]
+        Make::Marathon => Some(&asic::MARATHON),
+        #[cfg(feature = "asic-rs")]
+        Make::Vnish => Some(&asic::VNISH),
+        #[cfg(feature = "asic-rs")]
+        Make::Volcminer => Some(&asic::VOLCMINER),
         _ => None,
     }
 }

@@ -13,9 +13,7 @@ use crate::miner::json::Json;
 use crate::miner::judge::Facts;
 use crate::miner::reader::Replies;
 use crate::miner::recipe::Form::{Integer, Measure, Word};
-use crate::miner::recipe::{
-    Place, Views, at, fill, finish, integer_at, put_chips, sensor, text_at, truth_at, walk,
-};
+use crate::miner::recipe::{Place, Views, at, fill, finish, integer_at, put_chips, sensor, text_at, truth_at, walk};
 use crate::miner::who;
 use crate::source::Identity;
 

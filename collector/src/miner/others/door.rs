@@ -6,19 +6,19 @@
 use crate::miner::exchange::Trouble;
 use crate::miner::json::Json;
 use crate::miner::recipe::text_at;
-use crate::miner::session::{Http, Login, Method, Session};
+use crate::miner::session::{Http, Login, Session};
 
 /// Where the web interface has its readings, and what it asks of a visitor.
-pub(super) struct Door {
+pub(in crate::miner) struct Door {
     /// What stands before and behind the name of a reading in its path.
-    pub(super) before: &'static str,
-    pub(super) behind: &'static str,
-    pub(super) lock: Lock,
+    pub(in crate::miner) before: &'static str,
+    pub(in crate::miner) behind: &'static str,
+    pub(in crate::miner) lock: Lock,
 }
 
 /// What an interface asks of a visitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lock {
+pub(in crate::miner) enum Lock {
     /// Nothing.
     Open,
     /// HTTP digest.
@@ -31,16 +31,22 @@ pub(super) enum Lock {
 
 /// What a login for a token is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Body {
+pub(in crate::miner) enum Body {
     /// `{"password":...}`
     Password,
     /// `{"command":"token","user":...,"password":...}`
     Command,
+    /// The query by which an Apollo lets one in.
+    Apollo,
 }
+
+/// A password that an Apollo is told.
+const APOLLO: &str = "query Login($input: AuthLoginInput!) { Auth { login(input: $input) { \
+     result { accessToken } error { message } } } }";
 
 /// What a miner has given at its last login.
 #[derive(Default)]
-pub(super) struct Key {
+pub(in crate::miner) struct Key {
     value: Option<String>,
     /// It has refused in this poll, and refuses whatever else is asked.
     is_refused: bool,
@@ -48,27 +54,59 @@ pub(super) struct Key {
 
 impl Key {
     /// A poll begins.
-    pub(super) fn forget_refusal(&mut self) {
+    pub(in crate::miner) fn forget_refusal(&mut self) {
         self.is_refused = false;
     }
 }
 
 impl Door {
     /// One reading. A token that is no longer accepted is replaced once.
-    pub(super) async fn get(&self, session: &mut Session<'_>, key: &mut Key, name: &str) -> Result<Json, Trouble> {
+    pub(in crate::miner) async fn get(
+        &self,
+        session: &mut Session<'_>,
+        key: &mut Key,
+        name: &str,
+    ) -> Result<Json, Trouble> {
+        self.ask(session, key, &format!("{}{name}{}", self.before, self.behind), None).await
+    }
+
+    /// The reply to a query that is sent to a path.
+    #[cfg_attr(not(feature = "asic-rs"), allow(dead_code, reason = "only makes of asic-rs are asked by queries"))]
+    pub(in crate::miner) async fn post(
+        &self,
+        session: &mut Session<'_>,
+        key: &mut Key,
+        path: &str,
+        body: &str,
+    ) -> Result<Json, Trouble> {
+        self.ask(session, key, path, Some(body)).await
+    }
+
+    async fn ask(
+        &self,
+        session: &mut Session<'_>,
+        key: &mut Key,
+        path: &str,
+        body: Option<&str>,
+    ) -> Result<Json, Trouble> {
         if key.is_refused {
             return Err(Trouble::Refused);
         }
-        let path = format!("{}{name}{}", self.before, self.behind);
-        let mut reply = self.get_once(session, key, &path).await;
+        let mut reply = self.ask_once(session, key, path, body).await;
         if reply == Err(Trouble::Refused) && key.value.take().is_some() {
-            reply = self.get_once(session, key, &path).await;
+            reply = self.ask_once(session, key, path, body).await;
         }
         key.is_refused = reply == Err(Trouble::Refused);
         reply
     }
 
-    async fn get_once(&self, session: &mut Session<'_>, key: &mut Key, path: &str) -> Result<Json, Trouble> {
+    async fn ask_once(
+        &self,
+        session: &mut Session<'_>,
+        key: &mut Key,
+        path: &str,
+        body: Option<&str>,
+    ) -> Result<Json, Trouble> {
         if session.credentials().is_some() && key.value.is_none() {
             key.value = self.log_in(session).await?;
         }
@@ -80,7 +118,10 @@ impl Door {
             Lock::Token { header, .. } => Login::Header(header, value),
             Lock::Cookie { .. } => Login::Header("Cookie", value),
         };
-        session.http_json(Http { method: Method::Get, path, body: None, login }).await
+        match body {
+            None => session.http_json(Http::get(path, login)).await,
+            Some(body) => session.http_json(Http::post(path, body.to_owned(), login)).await,
+        }
     }
 
     /// What the header of later requests says; `None` where there is nothing to log in to.
@@ -95,19 +136,23 @@ impl Door {
                 let (user, password) = (&credentials.user, &credentials.password);
                 (login, serde_json::json!({ "command": "token", "user": user, "password": password }).to_string())
             }
+            Lock::Token { login, body: Body::Apollo, .. } => {
+                let variables = serde_json::json!({ "input": { "password": credentials.password } });
+                (login, serde_json::json!({ "query": APOLLO, "variables": variables }).to_string())
+            }
             Lock::Cookie { login } => {
                 let (user, password) = (form_text(&credentials.user), form_text(&credentials.password));
                 (login, format!("username={user}&origin_pwd={password}"))
             }
         };
-        let answer = session.http(Http { method: Method::Post, path, body: Some(body), login: Login::None }).await?;
+        let answer = session.http(Http::post(path, body, Login::None)).await?;
         match self.lock {
             Lock::Token { token, scheme, .. } => {
                 let reply = Json::parse(&answer.body).ok_or(Trouble::Unreadable)?;
                 let token = text_at(&reply, token).ok_or(Trouble::Refused)?;
                 Ok(Some(format!("{scheme}{token}")))
             }
-            _ => Ok(Some(answer.cookies().ok_or(Trouble::Refused)?)),
+            _ => Ok(Some(answer.cookies.first().cloned().ok_or(Trouble::Refused)?)),
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A supply or a board without a sensor prints 0, which is no reading where power flows.
 
-use racklake_schemas::tables::{self, device, hashboard_sample as board, miner_sample as miner};
 use racklake_schemas::Row;
+use racklake_schemas::tables::{self, device, hashboard_sample as board, miner_sample as miner};
 
 use super::door::{Door, Lock};
 use super::{Ask, Described, Read, board_filler, facts_of, in_order, set};
@@ -80,19 +80,39 @@ fn read(replies: &Replies, keys: &mut Keys) -> Read {
     let mut filler = Filler::new(&tables::MINER_SAMPLE, keys);
     fill(&mut filler, &Views::of(replies), MINER);
     let of = |read: &dyn Fn(&Json) -> Option<i64>| summary.and_then(Result::ok).and_then(read);
-    set(&mut filler, miner::HASHRATE_HASHES_PER_SECOND, summary, of(&|summary| {
-        list(summary, "HBs").iter().map(|board| integer_at(board, "Hashrate/0", 6)).sum()
-    }));
-    set(&mut filler, miner::PCB_TEMP_MAX_CELSIUS, summary, of(&|summary| {
-        list(summary, "HBs").iter().filter_map(|board| board.text_of("Temperature").and_then(sensor)).max().map(i64::from)
-    }));
-    set(&mut filler, miner::BOARDS_FOUND, summary, of(&|summary| {
-        let found = list(summary, "HBStatus").iter().filter(|board| truth_at(board, "Detected") == Some(true));
-        walk(summary, "HBStatus").map(|_| found.count() as i64)
-    }));
-    set(&mut filler, miner::POOLS_CONFIGURED, summary, of(&|summary| {
-        walk(summary, "StratumConfigs").map(|pools| pools.items().len() as i64)
-    }));
+    set(
+        &mut filler,
+        miner::HASHRATE_HASHES_PER_SECOND,
+        summary,
+        of(&|summary| list(summary, "HBs").iter().map(|board| integer_at(board, "Hashrate/0", 6)).sum()),
+    );
+    set(
+        &mut filler,
+        miner::PCB_TEMP_MAX_CELSIUS,
+        summary,
+        of(&|summary| {
+            list(summary, "HBs")
+                .iter()
+                .filter_map(|board| board.text_of("Temperature").and_then(sensor))
+                .max()
+                .map(i64::from)
+        }),
+    );
+    set(
+        &mut filler,
+        miner::BOARDS_FOUND,
+        summary,
+        of(&|summary| {
+            let found = list(summary, "HBStatus").iter().filter(|board| truth_at(board, "Detected") == Some(true));
+            walk(summary, "HBStatus").map(|_| found.count() as i64)
+        }),
+    );
+    set(
+        &mut filler,
+        miner::POOLS_CONFIGURED,
+        summary,
+        of(&|summary| walk(summary, "StratumConfigs").map(|pools| pools.items().len() as i64)),
+    );
     if let Some(summary) = replies.ok(SUMMARY) {
         let connected = truth_at(summary, "Stratum/IsPoolConnected");
         let word = connected.map(|connected| if connected { "connected" } else { "disconnected" });
@@ -268,7 +288,8 @@ fn who(replies: &Replies) -> Identity {
     let number = |path: &str| replies.ok("capabilities").and_then(|reply| integer_at(reply, path, 0));
     let boards = number("Max HBs");
     who::count(&mut identity, device::BOARDS_EXPECTED, boards);
-    let chips = number("Performance Estimator/Chip Count").zip(boards).and_then(|(chips, boards)| chips.checked_mul(boards));
+    let chips =
+        number("Performance Estimator/Chip Count").zip(boards).and_then(|(chips, boards)| chips.checked_mul(boards));
     who::count(&mut identity, device::CHIPS_EXPECTED, chips);
     identity
 }

@@ -26,8 +26,9 @@ use crate::source::{BoxFuture, Identity};
 
 pub(super) use auradine::AURADINE;
 pub(super) use axeos::{BITAXE, FORGEAXE, NERDAXE};
-pub(super) use door::form_text;
-use door::{Door, Key};
+#[cfg(feature = "asic-rs")]
+pub(super) use door::{Body, Lock};
+pub(super) use door::{Door, Key, form_text};
 pub(super) use elphapex::ELPHAPEX;
 pub(super) use epic::EPIC;
 pub(super) use proto::PROTO;

@@ -193,7 +193,8 @@ fn who(replies: &Replies) -> Identity {
     let board = of("system", "system-info/board");
     let hostname = of("network", "network-info/hostname");
     let serial = of("hardware", "hardware-info/cb-info/serial_number").or_else(|| of("system", "system-info/cb_sn"));
-    let (psu, psu_serial) = (of("hardware", "hardware-info/psus-info/0/model"), of("hardware", "hardware-info/psus-info/0/psu_sn"));
+    let (psu, psu_serial) =
+        (of("hardware", "hardware-info/psus-info/0/model"), of("hardware", "hardware-info/psus-info/0/psu_sn"));
     let psu_firmware = of("hardware", "hardware-info/psus-info/0/firmware/app_version");
     let told = [
         (device::MODEL, model.as_deref()),

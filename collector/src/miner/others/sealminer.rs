@@ -107,8 +107,7 @@ fn board_row(stats: &Json, index: i64, keys: &mut Keys) -> Row {
     set(&mut filler, board::CHIPS_FOUND, Some(Ok(stats)), found);
     filler.word(board::BOARD_SERIAL, told("SN"));
     filler.word(board::BOARD_STATUS, told("Tune Status"));
-    let sensors: Vec<Option<i32>> =
-        (0..8).map_while(|number| told(&format!("Temp {number}"))).map(sensor).collect();
+    let sensors: Vec<Option<i32>> = (0..8).map_while(|number| told(&format!("Temp {number}"))).map(sensor).collect();
     let hottest = sensors.iter().flatten().max().map(|degrees| i64::from(*degrees));
     set(&mut filler, board::PCB_TEMP_MAX_CELSIUS, Some(Ok(stats)), hottest);
     if !sensors.is_empty() {

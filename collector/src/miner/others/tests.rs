@@ -347,7 +347,17 @@ fn a_sealminer_tells_its_boards_in_keys_with_their_number() {
 
 pub(super) fn auradine() -> Replies {
     let files = [
-        "summary", "devs", "pools", "asccount", "mode", "psu", "fan", "temperature", "voltage", "frequency", "version",
+        "summary",
+        "devs",
+        "pools",
+        "asccount",
+        "mode",
+        "psu",
+        "fan",
+        "temperature",
+        "voltage",
+        "frequency",
+        "version",
         "ipreport",
     ];
     replies("auradine/v1", &files.map(|name| (name, name)))
@@ -416,5 +426,72 @@ fn what_stands_behind_a_login_is_refused_without_one_and_the_rest_is_read() {
 fn a_letter_behind_a_number_multiplies_it() {
     for (text, value) in [("483k", Some(483e3)), ("0", Some(0.0)), ("1.5 G", Some(1.5e9)), ("x", None), ("-1", None)] {
         assert_eq!(axeos::lettered(text), value, "{text}");
+    }
+}
+
+fn json_values() -> impl proptest::strategy::Strategy<Value = Json> {
+    use proptest::prelude::*;
+    let leaf = prop_oneof![
+        Just(Json::Null),
+        any::<bool>().prop_map(Json::Bool),
+        "-?[0-9]{1,25}(\\.[0-9]{1,5})?(e[0-9]{1,4})?|NaN|0x[0-9a-f]{1,9}".prop_map(Json::Number),
+        ".{0,12}".prop_map(Json::Text),
+    ];
+    leaf.prop_recursive(3, 40, 6, |inner| {
+        let name = prop_oneof![
+            Just("STATS"),
+            Just("0"),
+            Just("DEVS"),
+            Just("ID"),
+            Just("HBs"),
+            Just("HBStatus"),
+            Just("Index"),
+            Just("chain"),
+            Just("index"),
+            Just("hashboards"),
+            Just("id"),
+            Just("data"),
+            Just("CONFIG"),
+            Just("SUMMARY"),
+            Just("POOLS"),
+            Just("Board Count"),
+            Just("Temperature"),
+            Just("Data"),
+            Just("psus"),
+            Just("status"),
+            Just("url"),
+        ];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Json::List),
+            prop::collection::vec((name.prop_map(str::to_owned), inner), 0..6).prop_map(Json::Object),
+        ]
+    })
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_json_is_read_without_a_panic(values in proptest::collection::vec(json_values(), 1..4)) {
+        use crate::config::Make;
+        let commands = [
+            "summary", "devs", "stats", "pools", "power", "temps", "fans", "config", "events", "voltageget 0", "version",
+            "healthchipget 0", "miner/details", "miner/stats", "miner/hw/hashboards", "cooling/state", "system", "boards",
+            "performance/tuner-state", "model", "net_conf", "network", "temps/chip", "voltages", "clocks", "hashrate",
+            "capabilities", "system/info", "mining", "telemetry", "cooling", "errors", "hardware", "get_power",
+            "get_system_info", "miner-psu-status", "asccount", "mode", "psu", "fan", "temperature", "voltage",
+            "frequency", "ipreport",
+        ];
+        let mut replies = Replies::default();
+        for (index, command) in commands.iter().enumerate() {
+            replies.add(*command, Ok(values[index % values.len()].clone()));
+        }
+        for make in Make::ALL {
+            if let Some(reader) = crate::miner::readers::reader(make) {
+                let mut memory = reader.memory();
+                reader.read(&replies, &mut memory);
+                reader.read(&replies, &mut memory);
+            }
+        }
     }
 }
