@@ -165,6 +165,14 @@ impl Message {
     }
 }
 
+/// The reply that bytes are which come in these parts, and then no more.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn read_parts(parts: &[&[u8]]) -> Result<Json, Trouble> {
+    let mut answer = Answer::default();
+    let ended = parts.iter().find_map(|part| answer.take(part)).unwrap_or(Ended::Done);
+    answer.read(&ended)
+}
+
 /// A list within a reply, `SUMMARY` and so on.
 pub(super) fn section<'a>(reply: &'a Json, name: &str) -> Result<&'a [Json], Trouble> {
     match reply.get(name) {

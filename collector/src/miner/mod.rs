@@ -5,21 +5,30 @@
 //! promise values that belong to one instant: a poll is a few commands, some milliseconds apart.
 
 mod antminer;
+#[cfg(feature = "asic-rs")]
+mod asic;
 mod avalon;
+mod braiins;
 mod cgminer;
 mod chip_lists;
 mod decimal;
+#[cfg(test)]
+mod documented;
 mod errors;
 mod exchange;
 mod filler;
 mod finds;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod hostile;
 mod identify;
 mod identity;
 mod json;
 mod judge;
 mod key_text;
+mod look;
 mod luxos;
+mod others;
 mod poll;
 mod pool_url;
 mod pools;
@@ -65,7 +74,8 @@ use state::State;
 use unidentified::Unidentified;
 
 pub(crate) use finds::Finds;
-pub(crate) use search::{Pace, run as run_search};
+pub(crate) use look::{Look, look};
+pub(crate) use search::{Pace, Seen, addresses, run as run_search, search};
 
 /// How many timeouts a poll may last.
 const POLL_TIMEOUTS: u32 = 3;
