@@ -158,7 +158,7 @@ impl Reader for Asic {
         Box::pin(async move {
             let mut replies = Replies::default();
             let Some(known) = memory.downcast_mut::<Known>() else { return replies };
-            known.key.forget_refusal();
+            known.key.open_again();
             // Sample and identity stand in the same replies, so one question brings both.
             if !wants.sample {
                 return replies;

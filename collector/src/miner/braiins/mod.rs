@@ -19,6 +19,11 @@ use super::session::Session;
 use super::who;
 use crate::source::{BoxFuture, Identity};
 
+/// The log of messages.
+const ERRORS: &str = "miner/errors";
+/// The status of a miner that has suspended itself.
+const SUSPENDED: i64 = 4;
+
 /// Reads Braiins OS+.
 pub(super) struct Braiins;
 

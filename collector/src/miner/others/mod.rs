@@ -100,7 +100,7 @@ impl Reader for Described {
             let mut replies = Replies::default();
             let Some(known) = memory.downcast_mut::<Known>() else { return replies };
             let wanted = [(wants.sample, self.sample), (wants.identity, self.identity), (wants.chips, self.chips)];
-            known.key.forget_refusal();
+            known.key.open_again();
             for ask in wanted.into_iter().filter(|(is_wanted, _)| *is_wanted).flat_map(|(_, asks)| asks) {
                 let reply = match ask {
                     Ask::Rpc(command) => session.rpc(command).await,
