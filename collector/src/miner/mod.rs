@@ -5,9 +5,14 @@
 //! promise values that belong to one instant: a poll is a few commands, some milliseconds apart.
 
 mod antminer;
+#[cfg(feature = "asic-rs")]
+mod asic;
 mod avalon;
+mod braiins;
 mod cgminer;
 mod decimal;
+#[cfg(test)]
+mod documented;
 mod exchange;
 mod filler;
 mod finds;
@@ -20,6 +25,7 @@ mod judge;
 mod key_text;
 mod look;
 mod luxos;
+mod others;
 mod poll;
 mod pool_url;
 mod pools;

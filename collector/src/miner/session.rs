@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::exchange::{self, Trouble};
 use super::json::Json;
 use super::web::Web;
-pub(super) use super::web::{Answer, Http, Login, Method};
+pub(super) use super::web::{Answer, Http, Login};
 use crate::config::Credentials;
 
 /// Where a miner is, and who may read it.

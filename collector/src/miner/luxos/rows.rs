@@ -152,7 +152,7 @@ fn fill_chain(filler: &mut Filler<'_>, stats: Option<Result<&Json, Trouble>>, nu
 }
 
 /// The map of chips that firmwares for Antminers print: `o` for a chip that answers, `x` for one that does not.
-pub(super) fn chip_marks(text: &str) -> Vec<Option<i32>> {
+pub(in crate::miner) fn chip_marks(text: &str) -> Vec<Option<i32>> {
     let mark = |letter: char| match letter {
         'o' => Some(Some(1)),
         'x' => Some(Some(0)),
