@@ -35,6 +35,7 @@ mod testing;
 mod tests;
 mod unidentified;
 mod web;
+mod whatsminer;
 mod who;
 
 use std::collections::BTreeMap;
