@@ -47,6 +47,20 @@ pub mod fail_code {
     pub const REFUSED: i32 = 1005;
     /// The reply lacks a field that this model has.
     pub const MISSING: i32 = 1006;
+
+    /// What a code of racklake's own says, in words; `None` for those of devices and drivers.
+    pub fn name(code: i32) -> Option<&'static str> {
+        Some(match code {
+            OUT_OF_RANGE => "out of range",
+            UNPARSABLE => "unparsable",
+            NO_PERMISSION => "no permission",
+            DEADLINE => "deadline",
+            UNREACHABLE => "unreachable",
+            REFUSED => "refused",
+            MISSING => "missing",
+            _ => return None,
+        })
+    }
 }
 
 /// Bits of readings: 0 to 62 are those of a table's first mask, 63 to 125 those of the second one.

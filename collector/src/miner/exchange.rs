@@ -60,6 +60,11 @@ impl Trouble {
         self == Trouble::NoConnection(words(ErrorKind::ConnectionRefused))
     }
 
+    /// Whether the time passed and not one byte came.
+    pub(super) fn is_silence(self) -> bool {
+        matches!(self, Trouble::NoConnection(TIMEOUT) | Trouble::NoAnswer(TIMEOUT))
+    }
+
     /// What was seen, in more words.
     pub(super) fn cause(self) -> Option<&'static str> {
         match self {
@@ -158,6 +163,14 @@ impl Message {
             Ended::Done => Trouble::Partial(CUT),
         })
     }
+}
+
+/// The reply that bytes are which come in these parts, and then no more.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn read_parts(parts: &[&[u8]]) -> Result<Json, Trouble> {
+    let mut answer = Answer::default();
+    let ended = parts.iter().find_map(|part| answer.take(part)).unwrap_or(Ended::Done);
+    answer.read(&ended)
 }
 
 /// A list within a reply, `SUMMARY` and so on.

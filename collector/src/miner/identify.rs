@@ -4,7 +4,7 @@
 //! user or password: what a firmware tells only with one is not asked. A firmware that replaces another one may leave the
 //! replies of the cgminer API as they were, so an Antminer is asked for its first page too.
 
-mod marks;
+pub(super) mod marks;
 mod talk;
 #[cfg(test)]
 pub(super) mod tests;
@@ -49,19 +49,20 @@ enum Heard {
     Web,
     /// Something is there that is of no known make.
     Something,
-    /// No connection, or no answer.
+    /// There is a connection, and no answer.
+    Silence,
+    /// There is no connection.
     Nothing,
 }
 
 impl Inquiry<'_> {
     async fn run(&mut self) -> Option<Make> {
-        match self.ask(r#"{"command":"version"}"#).await {
+        let heard = self.ask(r#"{"command":"version"}"#).await;
+        match heard {
             Heard::Make(Make::Antminer) => return Some(self.replaced().await.unwrap_or(Make::Antminer)),
             Heard::Make(make) => return Some(make),
             Heard::Web => {
-                let request = get(&self.miner.endpoint(), "/capabilities");
-                let told = self.talk(&self.miner.endpoint(), request.as_bytes(), is_page).await.ok()?;
-                if let Some(make) = marks::of_capabilities(&told) {
+                if let Some(make) = self.capabilities().await {
                     return Some(make);
                 }
             }
@@ -72,18 +73,32 @@ impl Inquiry<'_> {
                     }
                 }
             }
-            Heard::Nothing => {}
+            Heard::Silence | Heard::Nothing => {}
         }
         if let Some(make) = self.page().await {
             return Some(make);
         }
-        if self.seen == SILENT { None } else { self.framed().await }
+        match heard {
+            // A web server waits for the end of what it takes for a head.
+            Heard::Silence => self.capabilities().await,
+            _ if self.seen == SILENT => None,
+            _ => self.framed().await,
+        }
+    }
+
+    /// Asks the web server that ePIC has on the cgminer port.
+    async fn capabilities(&mut self) -> Option<Make> {
+        let endpoint = self.miner.endpoint();
+        let bytes = self.talk(&endpoint, get(&endpoint, "/capabilities").as_bytes(), is_page).await.ok()?;
+        marks::of_capabilities(&bytes)
     }
 
     /// Asks on the cgminer port.
     async fn ask(&mut self, request: &str) -> Heard {
-        let Ok(bytes) = self.talk(&self.miner.endpoint(), request.as_bytes(), is_reply).await else {
-            return Heard::Nothing;
+        let bytes = match self.talk(&self.miner.endpoint(), request.as_bytes(), is_reply).await {
+            Ok(bytes) => bytes,
+            Err(Trouble::NoConnection(_)) => return Heard::Nothing,
+            Err(_) => return Heard::Silence,
         };
         if bytes.starts_with(b"HTTP/1.") {
             return Heard::Web;

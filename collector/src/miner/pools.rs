@@ -12,13 +12,8 @@ use super::pool_url::without_secrets;
 const ROUNDING: f64 = 0.01;
 
 /// The columns that are read here.
-pub(super) const COLUMNS: [usize; 5] = [
-    miner::POOL_URL,
-    miner::POOL_STATUS,
-    miner::POOLS_ALIVE,
-    miner::POOLS_CONFIGURED,
-    miner::POOL_DIFFICULTY,
-];
+pub(super) const COLUMNS: [usize; 5] =
+    [miner::POOL_URL, miner::POOL_STATUS, miner::POOLS_ALIVE, miner::POOLS_CONFIGURED, miner::POOL_DIFFICULTY];
 
 /// Whether the firmware says that the pool answers.
 pub(super) fn is_alive(pool: &Json) -> bool {

@@ -1,8 +1,12 @@
 //! Which reader reads a make.
 
 use super::antminer::Antminer;
+#[cfg(feature = "asic-rs")]
+use super::asic;
 use super::avalon::Avalon;
+use super::braiins::Braiins;
 use super::luxos::LuxOs;
+use super::others;
 use super::reader::Reader;
 use super::whatsminer::Whatsminer;
 use crate::config::Make;
@@ -12,8 +16,27 @@ pub(super) fn reader(make: Make) -> Option<&'static dyn Reader> {
     match make {
         Make::Avalon => Some(&Avalon),
         Make::Antminer => Some(&Antminer),
-        Make::Luxos => Some(&LuxOs),
         Make::Whatsminer => Some(&Whatsminer),
+        Make::Braiins => Some(&Braiins),
+        Make::Luxos => Some(&LuxOs),
+        Make::Auradine => Some(&others::AURADINE),
+        Make::Bitaxe => Some(&others::BITAXE),
+        Make::Elphapex => Some(&others::ELPHAPEX),
+        Make::Epic => Some(&others::EPIC),
+        Make::Forgeaxe => Some(&others::FORGEAXE),
+        Make::Nerdaxe => Some(&others::NERDAXE),
+        Make::Proto => Some(&others::PROTO),
+        Make::Sealminer => Some(&others::SEALMINER),
+        #[cfg(feature = "asic-rs")]
+        Make::Futurebit => Some(&asic::FUTUREBIT),
+        #[cfg(feature = "asic-rs")]
+        Make::Goldshell => Some(&asic::GOLDSHELL),
+        #[cfg(feature = "asic-rs")]
+        Make::Marathon => Some(&asic::MARATHON),
+        #[cfg(feature = "asic-rs")]
+        Make::Vnish => Some(&asic::VNISH),
+        #[cfg(feature = "asic-rs")]
+        Make::Volcminer => Some(&asic::VOLCMINER),
         _ => None,
     }
 }

@@ -100,7 +100,7 @@ pub(super) fn truth_at(json: &Json, path: &str) -> Option<bool> {
     }
 }
 
-/// Reads every place of a table. A column whose reply was not asked for stays empty; one whose command the firmware
+/// Reads every place of a table whose column has no value yet. A column whose reply was not asked for stays empty; one whose command the firmware
 /// does not know is what the model lacks.
 pub(super) fn fill(filler: &mut Filler<'_>, views: &Views<'_>, places: &[Place]) {
     let mut rest = places;
@@ -113,6 +113,9 @@ pub(super) fn fill(filler: &mut Filler<'_>, views: &Views<'_>, places: &[Place])
 }
 
 fn fill_column(filler: &mut Filler<'_>, views: &Views<'_>, column: usize, places: &[Place]) {
+    if *filler.row.cell(column) != Cell::Null {
+        return;
+    }
     if let Some((place, value)) = places.iter().find_map(|place| Some((place, views.value(place)?))) {
         return match value.text() {
             Some(text) => put(filler, place, text),

@@ -37,7 +37,7 @@ pub(super) struct Http<'a> {
     pub(super) method: Method,
     /// Path and query: `/cgi-bin/stats.cgi`.
     pub(super) path: &'a str,
-    /// A body in JSON.
+    /// A body in JSON, or that of a form.
     pub(super) body: Option<String>,
     pub(super) login: Login<'a>,
 }
@@ -48,7 +48,7 @@ impl<'a> Http<'a> {
         Http { method: Method::Get, path, body: None, login }
     }
 
-    /// A request with a body in JSON.
+    /// A request with a body, in JSON or of a form.
     pub(super) fn post(path: &'a str, body: String, login: Login<'a>) -> Http<'a> {
         Http { method: Method::Post, path, body: Some(body), login }
     }
@@ -71,6 +71,8 @@ pub(super) enum Login<'a> {
     Digest,
     /// This value of the header `Authorization`.
     Token(&'a str),
+    /// This value of another header, which an earlier login gave.
+    Header(&'static str, &'a str),
 }
 
 impl std::fmt::Debug for Login<'_> {
@@ -80,15 +82,18 @@ impl std::fmt::Debug for Login<'_> {
             Login::Basic => "Basic",
             Login::Digest => "Digest",
             Login::Token(_) => "Token (not shown)",
+            Login::Header(..) => "Header (not shown)",
         })
     }
 }
 
-/// An answer that is no refusal and no redirect.
+/// An answer that is no refusal. A redirect is one too: it may bring the cookie of a login, and is not followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
+    /// Cookies that it sets, `name=value`.
+    pub(super) cookies: Vec<String>,
 }
 
 impl Answer {
@@ -151,8 +156,7 @@ impl<'a> Web<'a> {
         };
         match received.status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Trouble::Refused),
-            status if status.is_redirection() => Err(Trouble::Unreadable),
-            status => Ok(Answer { status: status.as_u16(), body: received.body }),
+            status => Ok(Answer { status: status.as_u16(), body: received.body, cookies: received.cookies }),
         }
     }
 
@@ -173,7 +177,7 @@ impl<'a> Web<'a> {
     /// The value of the header `Authorization`.
     fn authorization(&mut self, http: &Http<'_>) -> Option<String> {
         match http.login {
-            Login::None => None,
+            Login::None | Login::Header(..) => None,
             Login::Token(token) => Some(token.to_owned()),
             Login::Basic => {
                 let Credentials { user, password, .. } = self.credentials?;
@@ -220,16 +224,26 @@ fn request(http: &Http<'_>, host: &str, authorization: Option<&str>) -> Result<R
         Method::Post => hyper::Method::POST,
     };
     let mut request = Request::builder().method(method).uri(http.path).header(header::HOST, host);
-    if http.body.is_some() {
-        request = request.header(header::CONTENT_TYPE, "application/json");
+    if let Some(body) = &http.body {
+        let is_json = body.starts_with(['{', '[']);
+        let kind = if is_json { "application/json" } else { "application/x-www-form-urlencoded" };
+        request = request.header(header::CONTENT_TYPE, kind);
+    }
+    if let Login::Header(name, value) = http.login {
+        request = request.header(name, secret(value)?);
     }
     if let Some(value) = authorization {
-        let mut value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| Trouble::Refused)?;
-        value.set_sensitive(true);
-        request = request.header(header::AUTHORIZATION, value);
+        request = request.header(header::AUTHORIZATION, secret(value)?);
     }
     let body = Full::new(Bytes::from(http.body.clone().unwrap_or_default()));
     request.body(body).map_err(|_| Trouble::Unreadable)
+}
+
+/// A header's value that nothing may print.
+fn secret(value: &str) -> Result<HeaderValue, Trouble> {
+    let mut value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| Trouble::Refused)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Drives the connection; ends when it is closed.
@@ -248,6 +262,7 @@ struct Received {
     /// The challenge to log in.
     challenge: Option<String>,
     body: Vec<u8>,
+    cookies: Vec<String>,
 }
 
 impl Open {
@@ -291,7 +306,10 @@ async fn receive(response: Response<Incoming>, progress: &Progress) -> Result<Re
     let challenges = head.headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
     let mut challenges =
         challenges.filter(|text| text.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("digest")));
-    Ok(Received { status: head.status, challenge: challenges.next().map(str::to_owned), body: bytes })
+    let cookies = head.headers.get_all(header::SET_COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let cookies =
+        cookies.filter_map(|cookie| cookie.split(';').next()).map(|cookie| cookie.trim().to_owned()).collect();
+    Ok(Received { status: head.status, challenge: challenges.next().map(str::to_owned), body: bytes, cookies })
 }
 
 fn trouble(error: &hyper::Error, progress: &Progress) -> Trouble {

@@ -135,9 +135,7 @@ fn read_sensors(filler: &mut Filler<'_>, chain: &Chain<'_>) {
         let list = around.iter().map(|sensor| sensor.and_then(|celsius| i32::try_from(celsius).ok()));
         filler.read(board::PCB_TEMPS_CELSIUS, list.collect::<Vec<_>>());
     }
-    for (column, name) in
-        [(board::INLET_TEMP_CELSIUS, "temp_in_pcb_"), (board::OUTLET_TEMP_CELSIUS, "temp_out_pcb_")]
-    {
+    for (column, name) in [(board::INLET_TEMP_CELSIUS, "temp_in_pcb_"), (board::OUTLET_TEMP_CELSIUS, "temp_out_pcb_")] {
         match chain.text(name, "").map(celsius) {
             None => filler.absent(column),
             Some(None) => filler.row.fail(column, fail_code::OUT_OF_RANGE),
@@ -147,12 +145,7 @@ fn read_sensors(filler: &mut Filler<'_>, chain: &Chain<'_>) {
 }
 
 /// One value of several sensors; where none of them measures, the reading has failed.
-pub(super) fn measured(
-    filler: &mut Filler<'_>,
-    column: usize,
-    sensors: &[Option<i64>],
-    of: fn(&[i64]) -> Option<i64>,
-) {
+pub(super) fn measured(filler: &mut Filler<'_>, column: usize, sensors: &[Option<i64>], of: fn(&[i64]) -> Option<i64>) {
     let valid: Vec<i64> = sensors.iter().flatten().copied().filter(|celsius| CHIP_CELSIUS.contains(celsius)).collect();
     match of(&valid) {
         Some(value) => filler.read(column, value),

@@ -65,6 +65,9 @@ pub(super) fn identity(replies: &Replies, beside: &Beside<'_>) -> Identity {
     row.set(device::ALGORITHM, algorithm);
     row.set(device::BOARDS_EXPECTED, count(beside.boards));
     row.set(device::CHIPS_EXPECTED, count(beside.boards * beside.chips));
-    row.set(device::FANS_EXPECTED, fans.and_then(|fans| i32::try_from(fans).ok()).filter(|fans| (1..=64).contains(fans)));
+    row.set(
+        device::FANS_EXPECTED,
+        fans.and_then(|fans| i32::try_from(fans).ok()).filter(|fans| (1..=64).contains(fans)),
+    );
     Identity { device_id: serial.or(mac).map(|id| format!("antminer:{id}")), row }
 }

@@ -15,7 +15,9 @@ const START_SECONDS: i64 = 600;
 pub(super) fn judge(row: &Row, boards: &[Row], mode: Option<&str>, errors: &[MinerError]) -> Option<Judged> {
     let rate = integer(row, miner::HASHRATE_5S_HASHES_PER_SECOND)
         .or_else(|| integer(row, miner::HASHRATE_HASHES_PER_SECOND))
-        .or_else(|| boards.iter().filter_map(|row| integer(row, board::HASHRATE_HASHES_PER_SECOND)).reduce(|a, b| a + b));
+        .or_else(|| {
+            boards.iter().filter_map(|row| integer(row, board::HASHRATE_HASHES_PER_SECOND)).reduce(|a, b| a + b)
+        });
     let is_young = integer(row, miner::UPTIME_SECONDS).is_some_and(|seconds| seconds < START_SECONDS);
     if rate.is_none_or(|rate| rate == 0) && mode.is_some_and(is_sleep) {
         return Some((State::Sleeping, Some("standby")));
@@ -119,20 +121,8 @@ mod tests {
             (vec![(rate, 0), old, alive], &none, None, vec![], Some((Fault, Some("no hash boards")))),
             (vec![(rate, 0), old, alive, hot], &still, None, vec![], Some((Fault, Some("overheat")))),
             (vec![(rate, 9), old, alive, hot], &whole, None, vec![], Some((Mining, None))),
-            (
-                vec![(rate, 0), old],
-                &still,
-                None,
-                vec![error("temperature", "P:1")],
-                Some((Fault, Some("overheat"))),
-            ),
-            (
-                vec![(rate, 0), old],
-                &still,
-                None,
-                vec![error("temperature", "P:2")],
-                Some((Fault, Some("no hashrate"))),
-            ),
+            (vec![(rate, 0), old], &still, None, vec![error("temperature", "P:1")], Some((Fault, Some("overheat")))),
+            (vec![(rate, 0), old], &still, None, vec![error("temperature", "P:2")], Some((Fault, Some("no hashrate")))),
             (vec![(rate, 0), old], &still, None, vec![error("fan", "")], Some((Fault, Some("fan")))),
             (vec![(rate, 0), old], &still, None, vec![error("psu", "V:1")], Some((Fault, Some("psu")))),
             (vec![old], &vec![], None, vec![], None),

@@ -236,21 +236,11 @@ impl Reading<'_, '_, '_> {
     }
 }
 
-const BOARD_COLUMNS: [usize; 4] = [
-    miner::BOARDS_FOUND,
-    miner::CHIP_TEMP_MAX_CELSIUS,
-    miner::CHIP_TEMP_AVERAGE_CELSIUS,
-    miner::PCB_TEMP_MAX_CELSIUS,
-];
+const BOARD_COLUMNS: [usize; 4] =
+    [miner::BOARDS_FOUND, miner::CHIP_TEMP_MAX_CELSIUS, miner::CHIP_TEMP_AVERAGE_CELSIUS, miner::PCB_TEMP_MAX_CELSIUS];
 
-const FANS: [usize; 6] = [
-    miner::FAN_1_RPM,
-    miner::FAN_2_RPM,
-    miner::FAN_3_RPM,
-    miner::FAN_4_RPM,
-    miner::FAN_5_RPM,
-    miner::FAN_6_RPM,
-];
+const FANS: [usize; 6] =
+    [miner::FAN_1_RPM, miner::FAN_2_RPM, miner::FAN_3_RPM, miner::FAN_4_RPM, miner::FAN_5_RPM, miner::FAN_6_RPM];
 
 /// Columns that may be null without having failed, and those that are not read here. What is not read and not among
 /// them stock firmware tells nowhere.

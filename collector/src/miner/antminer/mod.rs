@@ -15,8 +15,8 @@ mod stats;
 mod tests;
 mod web;
 
-use racklake_schemas::tables::miner_sample as miner;
 use racklake_schemas::Cell;
+use racklake_schemas::tables::miner_sample as miner;
 
 use self::boards::{Boards, Seen};
 use self::identity::Beside;

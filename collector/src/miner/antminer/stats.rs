@@ -281,7 +281,9 @@ impl<'a> Chain<'a> {
     /// Whether there is a board: something on it answers.
     pub(super) fn is_there(&self) -> bool {
         let positive = |text: Option<&str>| text.is_some_and(|text| shifted(text, 0).is_ok_and(|value| value > 0));
-        positive(self.chips()) || positive(self.text("chain_rate", "rate_real")) || !self.letters().is_empty()
+        positive(self.chips())
+            || positive(self.text("chain_rate", "rate_real"))
+            || !self.letters().is_empty()
             || self.nested.is_some_and(|nested| nested.text_of("sn").is_some_and(|serial| !serial.is_empty()))
     }
 

@@ -106,8 +106,7 @@ fn every_reading_of_an_s19_of_2020_has_its_column() {
         &[],
         &[],
     );
-    for (index, rate, errors, hottest) in
-        [(1, 35_536_220_000_000i64, 195i64, 71i64), (2, 37_427_380_000_000, 184, 69)]
+    for (index, rate, errors, hottest) in [(1, 35_536_220_000_000i64, 195i64, 71i64), (2, 37_427_380_000_000, 184, 69)]
     {
         let row = &told.boards[index];
         assert_eq!(*row.cell(board::HASHRATE_HASHES_PER_SECOND), rate.into());
@@ -140,7 +139,8 @@ fn an_l9_with_a_dying_board_shows_which_chips_answer() {
     assert_eq!(*row.cell(miner::STALE_SHARES), 4i64.into());
     assert!(row.is_unsupported(miner::BEST_SHARE_DIFFICULTY), "this firmware says 0 whatever the shares are");
     assert_eq!(told.judged, Some((State::Mining, None)), "the third board still hashes");
-    let chips: String = "xoXoooXooXXXooXXXxXxxXXXoxXoxXXXoxxxXXxxooXXxoXXooooxXXXoxoooooox".to_owned() + &"X".repeat(45);
+    let chips: String =
+        "xoXoooXooXXXooXXXxXxxXXXoxXoxXXXoxxxXXxxooXXxoXXooooxXXXoxoooooox".to_owned() + &"X".repeat(45);
     let chips: Vec<i32> = chips.chars().map(|chip| i32::from(chip == 'o')).collect();
     assert_eq!((chips.len(), chips.iter().sum::<i32>()), (110, 25));
     check(
@@ -279,8 +279,11 @@ fn with_the_cgminer_port_closed_the_web_tells_the_rest() {
         "rate_5s":121.0,"rate_30m":120.5,"rate_avg":121.5,"rate_ideal":120.0,"rate_unit":"TH/s","hw_all":9,
         "bestshare":77,"status":[{"type":"rate","status":"s","code":0,"msg":""},
         {"type":"temp","status":"e","code":4,"msg":"P:1"}]}]}"#;
-    let mut replies =
-        replies(&[("summary.cgi", summary), ("pools.cgi", pools), ("get_miner_conf.cgi", br#"{"bitmain-work-mode":"0"}"#)]);
+    let mut replies = replies(&[
+        ("summary.cgi", summary),
+        ("pools.cgi", pools),
+        ("get_miner_conf.cgi", br#"{"bitmain-work-mode":"0"}"#),
+    ]);
     replies.add("summary", Err(Trouble::NoConnection("the port is closed")));
     let told = Antminer.read(&replies, &mut Antminer.memory());
     let row = told.miner.unwrap();
@@ -375,9 +378,10 @@ fn what_firmwares_get_wrong_costs_one_reading_and_not_the_reply() {
     let told = with("stats", &stats);
     let (row, board) = (told.miner.unwrap(), &told.boards[0]);
     assert!(board.has_failed(board::HARDWARE_ERRORS));
-    assert_eq!(*board.cell(board::PCB_TEMPS_CELSIUS), Cell::List(vec![
-        Some(73), Some(45), None, Some(65), Some(63), Some(35), Some(54), Some(55),
-    ]));
+    assert_eq!(
+        *board.cell(board::PCB_TEMPS_CELSIUS),
+        Cell::List(vec![Some(73), Some(45), None, Some(65), Some(63), Some(35), Some(54), Some(55),])
+    );
     assert!(row.has_failed(miner::FAN_2_RPM));
     assert!(board.is_unsupported(board::FREQUENCY_KILOHERTZ), "the first reply that it is missing in");
     assert_eq!(*row.cell(miner::FAN_3_RPM), 5040i64.into());
@@ -405,8 +409,25 @@ fn a_command_without_a_reply_fails_its_own_columns_only() {
 fn json() -> impl Strategy<Value = Json> {
     let key = prop_oneof![
         prop::sample::select(vec![
-            "STATS", "SUMMARY", "POOLS", "chain", "chain_acn1", "chain_acs1", "temp_chip1", "rate_unit", "GHS 5s",
-            "fan", "fan_num", "fan1", "miner_count", "index", "status", "temp_pcb", "miner-mode", "Diff", "URL",
+            "STATS",
+            "SUMMARY",
+            "POOLS",
+            "chain",
+            "chain_acn1",
+            "chain_acs1",
+            "temp_chip1",
+            "rate_unit",
+            "GHS 5s",
+            "fan",
+            "fan_num",
+            "fan1",
+            "miner_count",
+            "index",
+            "status",
+            "temp_pcb",
+            "miner-mode",
+            "Diff",
+            "URL",
         ])
         .prop_map(str::to_owned),
         "[a-z0-9_]{0,6}",

@@ -1,11 +1,12 @@
 //! What Braiins OS+ is asked, and where.
 
-use super::{Interface, Known};
+use super::{ERRORS, Interface, Known, SUSPENDED};
 use crate::miner::exchange::Trouble;
 use crate::miner::json::Json;
+use crate::miner::others::form_text;
 use crate::miner::reader::{Replies, Wants};
-use crate::miner::recipe::{text_at, walk};
-use crate::miner::session::{Http, Login, Method, Session};
+use crate::miner::recipe::{integer_at, text_at, walk};
+use crate::miner::session::{Http, Login, Session};
 
 /// What the REST interface is asked with every poll; the path is the name of the reply.
 const REST_SAMPLE: [&str; 6] =
@@ -70,6 +71,10 @@ async fn ask_rest(session: &mut Session<'_>, wants: Wants, known: &mut Known, re
             break;
         }
     }
+    // The log says why a miner has suspended itself; otherwise it tells of the past.
+    if replies.ok("miner/details").and_then(|details| integer_at(details, "status", 0)) == Some(SUSPENDED) {
+        replies.add(ERRORS, get(session, known, ERRORS).await);
+    }
     true
 }
 
@@ -81,8 +86,7 @@ async fn get(session: &mut Session<'_>, known: &mut Known, path: &str) -> Result
             Some(token) => token.clone(),
             None => log_in(session).await?,
         };
-        let http = Http { method: Method::Get, path: &full, body: None, login: Login::Header("Authorization", &token) };
-        let reply = session.http_json(http).await;
+        let reply = session.http_json(Http::get(&full, Login::Token(&token))).await;
         known.token = if reply == Err(Trouble::Refused) { None } else { Some(token) };
         if attempt == 1 || reply != Err(Trouble::Refused) {
             return reply;
@@ -95,13 +99,7 @@ async fn get(session: &mut Session<'_>, known: &mut Known, path: &str) -> Result
 async fn log_in(session: &mut Session<'_>) -> Result<String, Trouble> {
     let credentials = session.credentials().ok_or(Trouble::Refused)?;
     let body = serde_json::json!({ "username": credentials.user, "password": credentials.password });
-    let http = Http {
-        method: Method::Post,
-        path: "/api/v1/auth/login",
-        body: Some(body.to_string()),
-        login: Login::None,
-    };
-    let reply = session.http_json(http).await?;
+    let reply = session.http_json(Http::post("/api/v1/auth/login", body.to_string(), Login::None)).await?;
     text_at(&reply, "token").map(str::to_owned).ok_or(Trouble::Unreadable)
 }
 
@@ -146,26 +144,12 @@ async fn ask_graphql(session: &mut Session<'_>, wants: Wants, known: &mut Known,
 /// The MAC is told by the web interface of older firmwares only, and only to one who logs in.
 async fn net_conf(session: &mut Session<'_>) -> Result<Json, Trouble> {
     let credentials = session.credentials().ok_or(Trouble::Refused)?;
-    let form = format!(
-        "luci_username={}&luci_password={}",
-        form_text(&credentials.user),
-        form_text(&credentials.password)
-    );
-    let http = Http { method: Method::Post, path: "/cgi-bin/luci", body: Some(form), login: Login::None };
-    let answer = session.http(http).await?;
-    let cookie = answer.cookie("session_id").ok_or(Trouble::Declined)?;
-    let cookie = format!("session_id={cookie}");
+    let form =
+        format!("luci_username={}&luci_password={}", form_text(&credentials.user), form_text(&credentials.password));
+    let answer = session.http(Http::post("/cgi-bin/luci", form, Login::None)).await?;
+    let cookie = answer.cookies.iter().find(|cookie| cookie.starts_with("session_id=")).ok_or(Trouble::Declined)?;
     let path = "/cgi-bin/luci/admin/network/iface_status/lan";
-    session.http_json(Http { method: Method::Get, path, body: None, login: Login::Header("Cookie", &cookie) }).await
-}
-
-/// A text as a web form writes it.
-fn form_text(text: &str) -> String {
-    let byte = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(byte).collect()
+    session.http_json(Http::get(path, Login::Header("Cookie", cookie))).await
 }
 
 /// A query that some firmwares do not know, and are then not asked again before the identity is.
@@ -183,8 +167,7 @@ async fn query_known(session: &mut Session<'_>, known: &mut Known, text: &'stati
 /// The reply to a GraphQL query. One that holds errors and no data declines the query or refuses the asker.
 async fn query(session: &mut Session<'_>, text: &str) -> Result<Json, Trouble> {
     let body = serde_json::json!({ "query": text }).to_string();
-    let http = Http { method: Method::Post, path: "/graphql", body: Some(body), login: Login::None };
-    judged(session.http_json(http).await?)
+    judged(session.http_json(Http::post("/graphql", body, Login::None)).await?)
 }
 
 /// A GraphQL reply that holds data, or why it does not.

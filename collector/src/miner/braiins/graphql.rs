@@ -19,30 +19,10 @@ pub(super) const BOARDS: &str = "data/bosminer/info/workSolver/childSolvers";
 
 /// What both interfaces tell. GraphQL goes first, and the cgminer API has what GraphQL lacks.
 const MINER: &[Place] = &[
-    at(
-        miner::HASHRATE_HASHES_PER_SECOND,
-        "system",
-        "data/bosminer/info/workSolver/realHashrate/mhs5S",
-        Integer(6),
-    ),
-    at(
-        miner::HASHRATE_5S_HASHES_PER_SECOND,
-        "system",
-        "data/bosminer/info/workSolver/realHashrate/mhs5S",
-        Integer(6),
-    ),
-    at(
-        miner::HASHRATE_EXPECTED_HASHES_PER_SECOND,
-        "system",
-        "data/bosminer/info/workSolver/nominalMhs",
-        Integer(6),
-    ),
-    at(
-        miner::POWER_ESTIMATED_MILLIWATTS,
-        "system",
-        "data/bosminer/info/summary/power/approxConsumptionW",
-        Integer(3),
-    ),
+    at(miner::HASHRATE_HASHES_PER_SECOND, "system", "data/bosminer/info/workSolver/realHashrate/mhs5S", Integer(6)),
+    at(miner::HASHRATE_5S_HASHES_PER_SECOND, "system", "data/bosminer/info/workSolver/realHashrate/mhs5S", Integer(6)),
+    at(miner::HASHRATE_EXPECTED_HASHES_PER_SECOND, "system", "data/bosminer/info/workSolver/nominalMhs", Integer(6)),
+    at(miner::POWER_ESTIMATED_MILLIWATTS, "system", "data/bosminer/info/summary/power/approxConsumptionW", Integer(3)),
     at(miner::POWER_LIMIT_MILLIWATTS, "system", "data/bosminer/info/summary/power/limitW", Integer(3)),
     at(miner::FAN_1_RPM, "system", "data/bosminer/info/fans/0/rpm", Integer(0)),
     at(miner::FAN_2_RPM, "system", "data/bosminer/info/fans/1/rpm", Integer(0)),
@@ -82,7 +62,8 @@ const BOARD: &[Place] = &[
     at(board::OUTLET_TEMP_CELSIUS, "OUTLET", "degreesC", NonZero(0)),
 ];
 
-const POOL: Words = Words { url: "url", status: "status", alive: &["alive"], active: "active", difficulty: "difficulty" };
+const POOL: Words =
+    Words { url: "url", status: "status", alive: &["alive"], active: "active", difficulty: "difficulty" };
 
 /// The row of the miner, those of its boards, and what the state is judged from.
 pub(super) fn rows(replies: &Replies, keys: &mut Keys) -> (Row, Vec<Row>, Facts) {
@@ -126,10 +107,9 @@ fn fill_pool_groups(filler: &mut Filler<'_>, replies: &Replies) {
     let groups = groups.map(|reply| walk(reply, "data/bosminer/info/poolGroups").map(Json::items).unwrap_or_default());
     let pools: Result<Vec<&Json>, Trouble> =
         groups.map(|groups| groups.iter().filter_map(|group| walk(group, "pools")).flat_map(Json::items).collect());
-    for (column, path) in [
-        (miner::ACCEPTED_SHARES, "shares/acceptedSolutions"),
-        (miner::REJECTED_SHARES, "shares/rejectedSolutions"),
-    ] {
+    for (column, path) in
+        [(miner::ACCEPTED_SHARES, "shares/acceptedSolutions"), (miner::REJECTED_SHARES, "shares/rejectedSolutions")]
+    {
         match &pools {
             Ok(pools) => match pools.iter().map(|pool| integer_at(pool, path, 0)).sum::<Option<i64>>() {
                 Some(sum) if sum >= 0 && !pools.is_empty() => filler.read(column, sum),

@@ -13,11 +13,17 @@ use racklake_schemas::tables::{device, hashboard_sample as board, miner_sample a
 use super::filler::Keys;
 use super::json::Json;
 use super::judge::judge;
+use super::others::is_passing;
 use super::reader::{Memory, MinerError, Reader, Replies, Told, Wants};
 use super::recipe::{error_code, text_at, walk};
 use super::session::Session;
 use super::who;
 use crate::source::{BoxFuture, Identity};
+
+/// The log of messages.
+const ERRORS: &str = "miner/errors";
+/// The status of a miner that has suspended itself.
+const SUSPENDED: i64 = 4;
 
 /// Reads Braiins OS+.
 pub(super) struct Braiins;
@@ -82,7 +88,7 @@ impl Reader for Braiins {
             judged: judge(&facts),
             uptime: who::integer_of(&row, miner::UPTIME_SECONDS),
             lifetime: lifetime.iter().map(|column| who::integer_of(&row, *column)).collect(),
-            is_identity_partial: identity.as_ref().is_some_and(|identity| identity.device_id.is_none()),
+            is_identity_partial: ["version", "model", "net_conf"].iter().any(|name| is_passing(replies.trouble(name))),
             identity,
             mark: mark.map(str::to_owned),
             errors: replies.ok("events").map(appeals),
@@ -126,6 +132,8 @@ fn appeals(events: &Json) -> Vec<MinerError> {
 }
 
 fn rest_identity(replies: &Replies) -> Option<Identity> {
+    // It was asked for where the version was.
+    let _asked = replies.get("version")?;
     let details = replies.ok("miner/details")?;
     let network = |name: &str| text_at(replies.ok("network")?, name);
     let model = text_at(details, "miner_identity/miner_model").or_else(|| text_at(details, "miner_identity/name"));
@@ -144,7 +152,6 @@ fn rest_identity(replies: &Replies) -> Option<Identity> {
         (device::ALGORITHM, Some("sha256")),
     ];
     let mac = text_at(details, "mac_address").or_else(|| network("mac_address"));
-    replies.get("version")?;
     let mut identity = who::identity(who::maker(model, "braiins"), text_at(details, "serial_number"), mac, &told);
     if let Some(fans) = replies.ok("cooling/state").and_then(|cooling| walk(cooling, "fans")) {
         who::count(&mut identity, device::FANS_EXPECTED, Some(fans.items().len() as i64));
@@ -153,7 +160,7 @@ fn rest_identity(replies: &Replies) -> Option<Identity> {
 }
 
 fn graphql_identity(replies: &Replies) -> Option<Identity> {
-    replies.get("model")?;
+    let _asked = replies.get("model")?;
     let model = replies.ok("model").and_then(|reply| text_at(reply, "data/bosminer/info/modelName"));
     let system = |path: &str| text_at(replies.ok("system")?, path);
     let mac = replies.ok("net_conf").and_then(|reply| text_at(reply, "0/macaddr"));

@@ -3,7 +3,7 @@
 use racklake_schemas::Row;
 use racklake_schemas::tables::{self, hashboard_sample as board, miner_sample as miner};
 
-use super::{board_index, first_connector, hashing, highest};
+use super::{ERRORS, SUSPENDED, board_index, first_connector, hashing, highest};
 use crate::miner::cgminer::{POOL_COLUMNS, Words, fill_pools};
 use crate::miner::exchange::Trouble;
 use crate::miner::filler::{Filler, Keys};
@@ -22,12 +22,7 @@ const COOLING: &str = "cooling/state";
 const TUNER: &str = "performance/tuner-state";
 
 const MINER: &[Place] = &[
-    at(
-        miner::HASHRATE_HASHES_PER_SECOND,
-        STATS,
-        "miner_stats/real_hashrate/last_5s/gigahash_per_second",
-        Integer(9),
-    ),
+    at(miner::HASHRATE_HASHES_PER_SECOND, STATS, "miner_stats/real_hashrate/last_5s/gigahash_per_second", Integer(9)),
     at(
         miner::HASHRATE_AVERAGE_HASHES_PER_SECOND,
         STATS,
@@ -88,12 +83,7 @@ const MINER: &[Place] = &[
     at(miner::REJECTED_SHARES, STATS, "pool_stats/rejected_shares", Integer(0)),
     at(miner::STALE_SHARES, STATS, "pool_stats/stale_shares", Integer(0)),
     at(miner::POWER_ESTIMATED_MILLIWATTS, STATS, "power_stats/approximated_consumption/watt", Integer(3)),
-    at(
-        miner::POWER_LIMIT_MILLIWATTS,
-        TUNER,
-        "mode_state/powertargetmodestate/current_target/watt",
-        Integer(3),
-    ),
+    at(miner::POWER_LIMIT_MILLIWATTS, TUNER, "mode_state/powertargetmodestate/current_target/watt", Integer(3)),
     at(miner::FAN_1_RPM, COOLING, "fans/0/rpm", Integer(0)),
     at(miner::FAN_2_RPM, COOLING, "fans/1/rpm", Integer(0)),
     at(miner::FAN_3_RPM, COOLING, "fans/2/rpm", Integer(0)),
@@ -105,48 +95,18 @@ const MINER: &[Place] = &[
 ];
 
 const BOARD: &[Place] = &[
-    at(
-        board::HASHRATE_HASHES_PER_SECOND,
-        "board",
-        "stats/real_hashrate/last_5s/gigahash_per_second",
-        Integer(9),
-    ),
+    at(board::HASHRATE_HASHES_PER_SECOND, "board", "stats/real_hashrate/last_5s/gigahash_per_second", Integer(9)),
     at(
         board::HASHRATE_AVERAGE_HASHES_PER_SECOND,
         "board",
         "stats/real_hashrate/since_restart/gigahash_per_second",
         Integer(9),
     ),
-    at(
-        board::HASHRATE_5S_HASHES_PER_SECOND,
-        "board",
-        "stats/real_hashrate/last_5s/gigahash_per_second",
-        Integer(9),
-    ),
-    at(
-        board::HASHRATE_1M_HASHES_PER_SECOND,
-        "board",
-        "stats/real_hashrate/last_1m/gigahash_per_second",
-        Integer(9),
-    ),
-    at(
-        board::HASHRATE_5M_HASHES_PER_SECOND,
-        "board",
-        "stats/real_hashrate/last_5m/gigahash_per_second",
-        Integer(9),
-    ),
-    at(
-        board::HASHRATE_15M_HASHES_PER_SECOND,
-        "board",
-        "stats/real_hashrate/last_15m/gigahash_per_second",
-        Integer(9),
-    ),
-    at(
-        board::HASHRATE_EXPECTED_HASHES_PER_SECOND,
-        "board",
-        "stats/nominal_hashrate/gigahash_per_second",
-        Integer(9),
-    ),
+    at(board::HASHRATE_5S_HASHES_PER_SECOND, "board", "stats/real_hashrate/last_5s/gigahash_per_second", Integer(9)),
+    at(board::HASHRATE_1M_HASHES_PER_SECOND, "board", "stats/real_hashrate/last_1m/gigahash_per_second", Integer(9)),
+    at(board::HASHRATE_5M_HASHES_PER_SECOND, "board", "stats/real_hashrate/last_5m/gigahash_per_second", Integer(9)),
+    at(board::HASHRATE_15M_HASHES_PER_SECOND, "board", "stats/real_hashrate/last_15m/gigahash_per_second", Integer(9)),
+    at(board::HASHRATE_EXPECTED_HASHES_PER_SECOND, "board", "stats/nominal_hashrate/gigahash_per_second", Integer(9)),
     at(board::CHIPS_FOUND, "board", "chips_count", Integer(0)),
     at(board::CHIP_TEMP_MAX_CELSIUS, "board", "highest_chip_temp/temperature/degree_c", NonZero(0)),
     at(board::PCB_TEMP_MAX_CELSIUS, "board", "board_temp/degree_c", NonZero(0)),
@@ -157,13 +117,8 @@ const BOARD: &[Place] = &[
     at(board::BOARD_SERIAL, "board", "serial_number", Word),
 ];
 
-const POOL: Words = Words {
-    url: "url",
-    status: "alive",
-    alive: &["true"],
-    active: "active",
-    difficulty: "stats/last_difficulty",
-};
+const POOL: Words =
+    Words { url: "url", status: "alive", alive: &["true"], active: "active", difficulty: "stats/last_difficulty" };
 
 /// The row of the miner, those of its boards, and what the state is judged from.
 pub(super) fn rows(replies: &Replies, keys: &mut Keys) -> (Row, Vec<Row>, Facts) {
@@ -238,21 +193,29 @@ fn board_rows(boards: &[Json], keys: &mut Keys) -> Vec<Row> {
     rows.into_iter().map(|(_, row)| row).collect()
 }
 
+/// Whether the last message of the log is about heat.
+fn ends_hot(log: &Json) -> bool {
+    let last = walk(log, "errors").and_then(|errors| errors.items().last());
+    let message = last.and_then(|error| error.text_of("message")).unwrap_or_default().to_ascii_lowercase();
+    ["overheat", "temperature", "too hot", "thermal"].iter().any(|word| message.contains(word))
+}
+
 /// The firmware's numbers: 1 not started, 2 mining, 3 paused by its owner, 4 suspended by itself, 5 restricted.
 fn facts(replies: &Replies, row: &Row, listed: Option<&[Json]>, boards: &[Row]) -> Facts {
     let status = replies.ok("miner/details").and_then(|details| integer_at(details, "status", 0));
-    let is_hot = integer_of(row, miner::CHIP_TEMP_MAX_CELSIUS).is_some_and(|hottest| hottest >= OVERHEAT_CELSIUS);
+    let is_hot = integer_of(row, miner::CHIP_TEMP_MAX_CELSIUS).is_some_and(|hottest| hottest >= OVERHEAT_CELSIUS)
+        || replies.ok(ERRORS).is_some_and(ends_hot);
     let asleep = match status {
         Some(1) => Some("standby"),
         Some(3) => Some("curtailed"),
-        Some(4) => Some("idle"),
+        Some(SUSPENDED) => Some("idle"),
         _ => None,
     };
     let enabled = |index: usize| listed.and_then(|boards| truth_at(boards.get(index)?, "enabled"));
     let works = hashing(boards).into_iter().enumerate();
     Facts {
-        fault: (is_hot && status == Some(4)).then_some("overheat"),
-        asleep: asleep.filter(|_| !(is_hot && status == Some(4))),
+        fault: (is_hot && status == Some(SUSPENDED)).then_some("overheat"),
+        asleep: asleep.filter(|_| !(is_hot && status == Some(SUSPENDED))),
         is_starting: false,
         rate: integer_of(row, miner::HASHRATE_HASHES_PER_SECOND),
         uptime: integer_of(row, miner::UPTIME_SECONDS),

@@ -116,7 +116,7 @@ fn the_recorded_rest_replies_become_rows() {
             (device::MODEL, Cell::from("Antminer S21 Pro")),
             (device::FIRMWARE_VERSION, Cell::from("2026-04-14-0-912d084c-26.04-plus")),
             (device::PSU_SERIAL, Cell::from("OLTT335BCAJBE3545")),
-            (device::API_VERSION, Cell::from("1.0.0")),
+            (device::API_VERSION, Cell::from("1.3.0")),
             (device::MAC, Cell::from("02:8f:77:ec:e7:e0")),
         ],
     );
@@ -169,7 +169,7 @@ fn the_recorded_graphql_replies_become_rows() {
             (board::CHIP_TEMP_MAX_CELSIUS, Cell::I64(89)),
         ],
     );
-    assert_eq!(told.identity.unwrap().device_id.as_deref(), Some("antminer:01:23:45:67:89:10"));
+    assert_eq!(told.identity.unwrap().device_id, None, "the recorded MAC is a placeholder");
     let newer = Braiins.read(&graphql("v25_05"), &mut Braiins.memory());
     assert_cells(
         &newer.boards[2],
@@ -180,6 +180,7 @@ fn the_recorded_graphql_replies_become_rows() {
         ],
     );
     assert_eq!(newer.errors, Some(Vec::new()));
+    assert_eq!(newer.identity.unwrap().device_id.as_deref(), Some("antminer:02:b7:87:ee:7f:f5"));
 }
 
 #[test]
@@ -207,12 +208,19 @@ fn a_paused_miner_sleeps_and_one_suspended_hot_has_failed() {
     let hot = r#"{"hashboards":[{"id":"1","highest_chip_temp":{"temperature":{"degree_c":104}}}]}"#;
     let judged = state(&[("miner/details", &status(4)), ("miner/hw/hashboards", hot)]);
     assert_eq!(judged, Some((State::Fault, Some("overheat"))));
+    let mut cooled = rest_with("v25_07", &[("miner/details", &status(4))]);
+    cooled.add("miner/errors", Ok(recorded("braiins/v25_11/miner_errors.json")));
+    assert_eq!(Braiins.read(&cooled, &mut Braiins.memory()).judged, Some((State::Sleeping, Some("idle"))));
+    let mut hot = rest_with("v25_07", &[("miner/details", &status(4))]);
+    hot.add("miner/errors", Ok(json(r#"{"errors":[{"message":"x"},{"message":"Hash board overheated"}]}"#)));
+    assert_eq!(Braiins.read(&hot, &mut Braiins.memory()).judged, Some((State::Fault, Some("overheat"))));
 }
 
 #[test]
 fn a_board_that_is_disabled_beside_one_that_hashes_is_dead_and_keeps_its_number() {
     let rate = r#""stats":{"real_hashrate":{"last_5s":{"gigahash_per_second":9.5}}}"#;
-    let boards = format!(r#"{{"hashboards":[{{"id":"1","enabled":true,{rate}}},{{"id":"3","enabled":false,{rate}}}]}}"#);
+    let boards =
+        format!(r#"{{"hashboards":[{{"id":"1","enabled":true,{rate}}},{{"id":"3","enabled":false,{rate}}}]}}"#);
     let told = Braiins.read(&rest_with("v25_07", &[("miner/hw/hashboards", &boards)]), &mut Braiins.memory());
     assert_eq!(told.judged, Some((State::Fault, Some("dead board"))));
     assert_eq!(*told.boards[1].cell(board::BOARD_INDEX), Cell::I64(2));

@@ -51,7 +51,7 @@ const PAGES: [(&str, Make); 13] = [
 ];
 
 /// The make that a reply on the cgminer port names.
-pub(super) fn of_reply(reply: &Json) -> Option<Make> {
+pub(in crate::miner) fn of_reply(reply: &Json) -> Option<Make> {
     if is_get_version_of_whatsminer(reply) {
         return Some(Make::Whatsminer);
     }
@@ -61,13 +61,13 @@ pub(super) fn of_reply(reply: &Json) -> Option<Make> {
 }
 
 /// The make that a reply in frames names; only Whatsminer's newest firmware answers in frames.
-pub(super) fn of_framed(reply: &Json) -> Option<Make> {
+pub(in crate::miner) fn of_framed(reply: &Json) -> Option<Make> {
     let is_of_command = reply.text_of("desc") == Some("get.device.info") || reply.get("msg")?.get("miner").is_some();
     (reply.get("code").is_some() && is_of_command).then_some(Make::Whatsminer)
 }
 
 /// The make of an answer of a web server on the cgminer port, which ePIC has there.
-pub(super) fn of_capabilities(bytes: &[u8]) -> Option<Make> {
+pub(in crate::miner) fn of_capabilities(bytes: &[u8]) -> Option<Make> {
     let page = Page::of(bytes)?;
     let body = page.body.find('{').and_then(|at| page.body.get(at..))?;
     let told = Json::parse(body.as_bytes())?;
@@ -77,7 +77,7 @@ pub(super) fn of_capabilities(bytes: &[u8]) -> Option<Make> {
 
 /// What the first page of a web interface says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Said {
+pub(in crate::miner) enum Said {
     /// It is of this make.
     Make(Make),
     /// It wants a password and does not say whose it is.
@@ -87,7 +87,7 @@ pub(super) enum Said {
 }
 
 /// What an answer to `GET /` says; `None` where it is no answer of a web server.
-pub(super) fn of_page(bytes: &[u8]) -> Option<Said> {
+pub(in crate::miner) fn of_page(bytes: &[u8]) -> Option<Said> {
     let page = Page::of(bytes)?;
     let challenge = page.header("www-authenticate").unwrap_or_default();
     let realm = REALMS.iter().find(|(word, _)| challenge.contains(word)).map(|(_, make)| *make);

@@ -19,6 +19,8 @@ use super::session::Session;
 use super::who;
 use crate::source::{BoxFuture, Identity};
 
+pub(super) use rows::chip_marks;
+
 use racklake_schemas::tables::miner_sample as miner;
 
 /// Most boards that are asked about one by one.

@@ -10,9 +10,7 @@ use crate::miner::json::Json;
 use crate::miner::judge::Facts;
 use crate::miner::reader::Replies;
 use crate::miner::recipe::Form::{Integer, NonZero, Word};
-use crate::miner::recipe::{
-    Place, Views, at, fill, finish, integer_at, put_chips, sensor, text_at, truth_at, walk,
-};
+use crate::miner::recipe::{Place, Views, at, fill, finish, integer_at, put_chips, sensor, text_at, truth_at, walk};
 
 const BOARDS_MAX: usize = 64;
 
@@ -131,8 +129,7 @@ fn board_row(replies: &Replies, number: i64, json: &Json, keys: &mut Keys) -> Ro
 
 /// What `stats` tells of a board, whose chain has a number that is greater by one.
 fn fill_chain(filler: &mut Filler<'_>, stats: Option<Result<&Json, Trouble>>, number: i64) {
-    const COLUMNS: [usize; 4] =
-        [board::CHIPS_FOUND, board::CHIPS_EXPECTED, board::CHIP_OK, board::FREQUENCY_KILOHERTZ];
+    const COLUMNS: [usize; 4] = [board::CHIPS_FOUND, board::CHIPS_EXPECTED, board::CHIP_OK, board::FREQUENCY_KILOHERTZ];
     let stats = match stats {
         Some(Ok(stats)) => stats,
         Some(Err(trouble)) => return filler.fail(&COLUMNS, trouble),
@@ -155,7 +152,7 @@ fn fill_chain(filler: &mut Filler<'_>, stats: Option<Result<&Json, Trouble>>, nu
 }
 
 /// The map of chips that firmwares for Antminers print: `o` for a chip that answers, `x` for one that does not.
-pub(super) fn chip_marks(text: &str) -> Vec<Option<i32>> {
+pub(in crate::miner) fn chip_marks(text: &str) -> Vec<Option<i32>> {
     let mark = |letter: char| match letter {
         'o' => Some(Some(1)),
         'x' => Some(Some(0)),
@@ -167,12 +164,8 @@ pub(super) fn chip_marks(text: &str) -> Vec<Option<i32>> {
 
 /// The sensors of a board: which of them lie where air comes in is in the labels beside them.
 fn fill_corners(filler: &mut Filler<'_>, temps: Option<Result<&Json, Trouble>>, number: i64) {
-    const COLUMNS: [usize; 4] = [
-        board::PCB_TEMP_MAX_CELSIUS,
-        board::PCB_TEMPS_CELSIUS,
-        board::INLET_TEMP_CELSIUS,
-        board::OUTLET_TEMP_CELSIUS,
-    ];
+    const COLUMNS: [usize; 4] =
+        [board::PCB_TEMP_MAX_CELSIUS, board::PCB_TEMPS_CELSIUS, board::INLET_TEMP_CELSIUS, board::OUTLET_TEMP_CELSIUS];
     let temps = match temps {
         Some(Ok(temps)) => temps,
         Some(Err(trouble)) => return filler.fail(&COLUMNS, trouble),
@@ -183,11 +176,14 @@ fn fill_corners(filler: &mut Filler<'_>, temps: Option<Result<&Json, Trouble>>, 
         return COLUMNS.iter().for_each(|column| filler.absent(*column));
     };
     let told: Vec<&str> = CORNERS.into_iter().filter(|corner| corners.text_of(corner).is_some()).collect();
-    let values: Vec<Option<i32>> =
-        told.iter().map(|corner| corners.text_of(corner).and_then(sensor)).collect();
+    let values: Vec<Option<i32>> = told.iter().map(|corner| corners.text_of(corner).and_then(sensor)).collect();
     let labelled = |word: &str| {
         let label = |corner: &str| text_at(temps, &format!("METADATA/0/{corner}/Label")).unwrap_or_default();
-        told.iter().zip(&values).filter(|(corner, _)| label(corner).contains(word)).filter_map(|(_, value)| *value).max()
+        told.iter()
+            .zip(&values)
+            .filter(|(corner, _)| label(corner).contains(word))
+            .filter_map(|(_, value)| *value)
+            .max()
     };
     let set = |filler: &mut Filler<'_>, column: usize, value: Option<i32>| match value {
         Some(value) => filler.read(column, value),
