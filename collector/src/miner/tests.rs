@@ -353,8 +353,8 @@ async fn every_fault_has_its_state_and_reason() {
             let all = row.table().columns.iter().filter_map(|column| column.bit).map(|bit| 1i64 << bit).sum::<i64>();
             assert_eq!(row.failed_mask(), all & !bits(row, &[miner::STATE]) & !row.unsupported_mask(), "{fault:?}");
             assert_eq!(row.unsupported_mask(), known.unsupported_mask(), "{fault:?}");
-            nonsense = Some(reading);
         }
+        nonsense = Some(reading);
     }
     let nonsense = nonsense.unwrap();
     let failed = bits(&nonsense.rows[0], &[miner::FAN_1_RPM, miner::CHIP_TEMP_MAX_CELSIUS]);

@@ -1,11 +1,11 @@
 //! What Braiins OS+ is asked, and where.
 
-use super::{Interface, Known};
+use super::{ERRORS, Interface, Known, SUSPENDED};
 use crate::miner::exchange::Trouble;
 use crate::miner::json::Json;
 use crate::miner::others::form_text;
 use crate::miner::reader::{Replies, Wants};
-use crate::miner::recipe::{text_at, walk};
+use crate::miner::recipe::{integer_at, text_at, walk};
 use crate::miner::session::{Http, Login, Session};
 
 /// What the REST interface is asked with every poll; the path is the name of the reply.
@@ -70,6 +70,10 @@ async fn ask_rest(session: &mut Session<'_>, wants: Wants, known: &mut Known, re
         if is_over {
             break;
         }
+    }
+    // The log says why a miner has suspended itself; otherwise it tells of the past.
+    if replies.ok("miner/details").and_then(|details| integer_at(details, "status", 0)) == Some(SUSPENDED) {
+        replies.add(ERRORS, get(session, known, ERRORS).await);
     }
     true
 }

@@ -3,7 +3,7 @@
 use racklake_schemas::Row;
 use racklake_schemas::tables::{self, hashboard_sample as board, miner_sample as miner};
 
-use super::{board_index, first_connector, hashing, highest};
+use super::{ERRORS, SUSPENDED, board_index, first_connector, hashing, highest};
 use crate::miner::cgminer::{POOL_COLUMNS, Words, fill_pools};
 use crate::miner::exchange::Trouble;
 use crate::miner::filler::{Filler, Keys};
@@ -193,21 +193,29 @@ fn board_rows(boards: &[Json], keys: &mut Keys) -> Vec<Row> {
     rows.into_iter().map(|(_, row)| row).collect()
 }
 
+/// Whether the last message of the log is about heat.
+fn ends_hot(log: &Json) -> bool {
+    let last = walk(log, "errors").and_then(|errors| errors.items().last());
+    let message = last.and_then(|error| error.text_of("message")).unwrap_or_default().to_ascii_lowercase();
+    ["overheat", "temperature", "too hot", "thermal"].iter().any(|word| message.contains(word))
+}
+
 /// The firmware's numbers: 1 not started, 2 mining, 3 paused by its owner, 4 suspended by itself, 5 restricted.
 fn facts(replies: &Replies, row: &Row, listed: Option<&[Json]>, boards: &[Row]) -> Facts {
     let status = replies.ok("miner/details").and_then(|details| integer_at(details, "status", 0));
-    let is_hot = integer_of(row, miner::CHIP_TEMP_MAX_CELSIUS).is_some_and(|hottest| hottest >= OVERHEAT_CELSIUS);
+    let is_hot = integer_of(row, miner::CHIP_TEMP_MAX_CELSIUS).is_some_and(|hottest| hottest >= OVERHEAT_CELSIUS)
+        || replies.ok(ERRORS).is_some_and(ends_hot);
     let asleep = match status {
         Some(1) => Some("standby"),
         Some(3) => Some("curtailed"),
-        Some(4) => Some("idle"),
+        Some(SUSPENDED) => Some("idle"),
         _ => None,
     };
     let enabled = |index: usize| listed.and_then(|boards| truth_at(boards.get(index)?, "enabled"));
     let works = hashing(boards).into_iter().enumerate();
     Facts {
-        fault: (is_hot && status == Some(4)).then_some("overheat"),
-        asleep: asleep.filter(|_| !(is_hot && status == Some(4))),
+        fault: (is_hot && status == Some(SUSPENDED)).then_some("overheat"),
+        asleep: asleep.filter(|_| !(is_hot && status == Some(SUSPENDED))),
         is_starting: false,
         rate: integer_of(row, miner::HASHRATE_HASHES_PER_SECOND),
         uptime: integer_of(row, miner::UPTIME_SECONDS),

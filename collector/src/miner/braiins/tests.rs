@@ -208,6 +208,12 @@ fn a_paused_miner_sleeps_and_one_suspended_hot_has_failed() {
     let hot = r#"{"hashboards":[{"id":"1","highest_chip_temp":{"temperature":{"degree_c":104}}}]}"#;
     let judged = state(&[("miner/details", &status(4)), ("miner/hw/hashboards", hot)]);
     assert_eq!(judged, Some((State::Fault, Some("overheat"))));
+    let mut cooled = rest_with("v25_07", &[("miner/details", &status(4))]);
+    cooled.add("miner/errors", Ok(recorded("braiins/v25_11/miner_errors.json")));
+    assert_eq!(Braiins.read(&cooled, &mut Braiins.memory()).judged, Some((State::Sleeping, Some("idle"))));
+    let mut hot = rest_with("v25_07", &[("miner/details", &status(4))]);
+    hot.add("miner/errors", Ok(json(r#"{"errors":[{"message":"x"},{"message":"Hash board overheated"}]}"#)));
+    assert_eq!(Braiins.read(&hot, &mut Braiins.memory()).judged, Some((State::Fault, Some("overheat"))));
 }
 
 #[test]

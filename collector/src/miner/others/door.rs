@@ -48,14 +48,14 @@ const APOLLO: &str = "query Login($input: AuthLoginInput!) { Auth { login(input:
 #[derive(Default)]
 pub(in crate::miner) struct Key {
     value: Option<String>,
-    /// It has refused in this poll, and refuses whatever else is asked.
-    is_refused: bool,
+    /// It has refused, or cannot be connected to, in this poll: so it will whatever else is asked.
+    closed: Option<Trouble>,
 }
 
 impl Key {
     /// A poll begins.
-    pub(in crate::miner) fn forget_refusal(&mut self) {
-        self.is_refused = false;
+    pub(in crate::miner) fn open_again(&mut self) {
+        self.closed = None;
     }
 }
 
@@ -89,14 +89,18 @@ impl Door {
         path: &str,
         body: Option<&str>,
     ) -> Result<Json, Trouble> {
-        if key.is_refused {
-            return Err(Trouble::Refused);
+        if let Some(trouble) = key.closed {
+            return Err(trouble);
         }
         let mut reply = self.ask_once(session, key, path, body).await;
         if reply == Err(Trouble::Refused) && key.value.take().is_some() {
             reply = self.ask_once(session, key, path, body).await;
         }
-        key.is_refused = reply == Err(Trouble::Refused);
+        key.closed = reply
+            .as_ref()
+            .err()
+            .copied()
+            .filter(|trouble| matches!(trouble, Trouble::Refused | Trouble::NoConnection(_)));
         reply
     }
 
