@@ -16,7 +16,6 @@ pub(super) fn reader(make: Make) -> Option<&'static dyn Reader> {
     match make {
         Make::Avalon => Some(&Avalon),
         Make::Antminer => Some(&Antminer),
-        Make::Whatsminer => Some(&Whatsminer),
         Make::Braiins => Some(&Braiins),
         Make::Luxos => Some(&LuxOs),
         Make::Auradine => Some(&others::AURADINE),
@@ -37,6 +36,7 @@ pub(super) fn reader(make: Make) -> Option<&'static dyn Reader> {
         Make::Vnish => Some(&asic::VNISH),
         #[cfg(feature = "asic-rs")]
         Make::Volcminer => Some(&asic::VOLCMINER),
+        Make::Whatsminer => Some(&Whatsminer),
         _ => None,
     }
 }
