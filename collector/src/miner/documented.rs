@@ -239,9 +239,18 @@ const NOT_READ: &[(&str, &str)] = &[
     ("braiins/v25_07/configuration_miner.json", "settings"),
     ("braiins/v25_11/configuration_miner.json", "settings"),
     ("braiins/v26_04/configuration_miner.json", "settings"),
-    ("braiins/v25_07/miner_errors.json", "a log of the past: its last message is read where the miner has suspended itself"),
-    ("braiins/v25_11/miner_errors.json", "a log of the past: its last message is read where the miner has suspended itself"),
-    ("braiins/v26_04/miner_errors.json", "a log of the past: its last message is read where the miner has suspended itself"),
+    (
+        "braiins/v25_07/miner_errors.json",
+        "a log of the past: its last message is read where the miner has suspended itself",
+    ),
+    (
+        "braiins/v25_11/miner_errors.json",
+        "a log of the past: its last message is read where the miner has suspended itself",
+    ),
+    (
+        "braiins/v26_04/miner_errors.json",
+        "a log of the past: its last message is read where the miner has suspended itself",
+    ),
     ("braiins/v21_09/gql_tuning.json", "settings; the power limit is in `gql_system` too"),
     ("braiins/v24_09/gql_tuning.json", "settings; the power limit is in `gql_system` too"),
     ("braiins/v25_03/gql_tuning.json", "settings; the power limit is in `gql_system` too"),

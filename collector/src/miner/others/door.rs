@@ -96,9 +96,11 @@ impl Door {
         if reply == Err(Trouble::Refused) && key.value.take().is_some() {
             reply = self.ask_once(session, key, path, body).await;
         }
-        key.closed = reply.as_ref().err().copied().filter(|trouble| {
-            matches!(trouble, Trouble::Refused | Trouble::NoConnection(_))
-        });
+        key.closed = reply
+            .as_ref()
+            .err()
+            .copied()
+            .filter(|trouble| matches!(trouble, Trouble::Refused | Trouble::NoConnection(_)));
         reply
     }
 
