@@ -163,6 +163,19 @@ impl MinerSource {
         *settings = Settings::of(&settings.config, &self.finds, Some(&settings));
     }
 
+    /// The miner with what was just found out about it; the list of all is not made anew for that.
+    fn renewed(&self, miner: Arc<Miner>) -> Arc<Miner> {
+        let mut settings = locked(&self.settings);
+        match Miner::of(&miner.config, &settings.config, &self.finds, Some(&miner)) {
+            Some(renewed) if settings.miners.contains_key(&miner.peer.address) => {
+                let renewed = Arc::new(renewed);
+                settings.miners.insert(miner.peer.address.clone(), Arc::clone(&renewed));
+                renewed
+            }
+            _ => miner,
+        }
+    }
+
     fn miner(&self, address: &str) -> Option<Arc<Miner>> {
         locked(&self.settings).miners.get(address).cloned()
     }
@@ -208,10 +221,7 @@ impl MinerSource {
     async fn identified(&self, miner: Arc<Miner>, patience: Patience) -> Result<Arc<Miner>, (Arc<Miner>, Trouble)> {
         match self.finds.resolve(&miner.config, patience).await {
             Ok(make) if reader(make).is_some_and(|reader| reader.make() == miner.reader.make()) => Ok(miner),
-            Ok(_) => {
-                self.relist();
-                Ok(self.miner(&miner.peer.address).unwrap_or(miner))
-            }
+            Ok(_) => Ok(self.renewed(miner)),
             Err(trouble) => Err((miner, trouble)),
         }
     }
@@ -230,24 +240,30 @@ fn is_alike(row: &Row) -> bool {
 impl Settings {
     fn of(config: &MinersConfig, finds: &Finds, before: Option<&Settings>) -> Settings {
         let of_ranges = finds.miners();
-        let miners = config.miners.iter().chain(&of_ranges).filter_map(|wanted| {
-            let address = wanted.endpoint();
-            let make = wanted.make.or_else(|| finds.make(&address));
-            let reader = make.map_or(Some(&Unidentified as _), reader);
-            // A config that names a make without a reader is refused.
-            let reader = reader?;
-            let before = before.and_then(|before| before.miners.get(&address));
-            let known =
-                before.map_or_else(|| Arc::new(Mutex::new(Known::new(reader))), |miner| Arc::clone(&miner.known));
-            let http_address = make.map_or_else(|| address.clone(), |make| wanted.http_endpoint(make));
-            let credentials = config.credentials_named(wanted.credentials.as_deref()).cloned();
-            let peer = Peer { address: address.clone(), http_address, credentials };
-            Some((address, Arc::new(Miner { config: wanted.clone(), peer, reader, known })))
-        });
-        let miners = miners.collect();
+        let wanted = config.miners.iter().chain(&of_ranges);
+        let before_of = |address: &str| before.and_then(|before| before.miners.get(address));
+        let miner = |wanted: &MinerConfig| {
+            let miner = Miner::of(wanted, config, finds, before_of(&wanted.endpoint()))?;
+            Some((miner.peer.address.clone(), Arc::new(miner)))
+        };
+        let miners = wanted.filter_map(miner).collect();
         let same = before.filter(|before| before.config.connections_max == config.connections_max);
         let budget = same.map_or_else(|| Budget::new(config.connections_max), |before| before.budget.clone());
         Settings { config: config.clone(), budget, miners }
+    }
+}
+
+impl Miner {
+    /// A miner as it is known now; `None` of a make that this build does not read, which a config may not name.
+    fn of(wanted: &MinerConfig, config: &MinersConfig, finds: &Finds, before: Option<&Arc<Miner>>) -> Option<Miner> {
+        let address = wanted.endpoint();
+        let make = wanted.make.or_else(|| finds.make(&address));
+        let reader = make.map_or(Some(&Unidentified as _), reader)?;
+        let known = before.map_or_else(|| Arc::new(Mutex::new(Known::new(reader))), |miner| Arc::clone(&miner.known));
+        let http_address = make.map_or_else(|| address.clone(), |make| wanted.http_endpoint(make));
+        let credentials = config.credentials_named(wanted.credentials.as_deref()).cloned();
+        let peer = Peer { address, http_address, credentials };
+        Some(Miner { config: wanted.clone(), peer, reader, known })
     }
 }
 

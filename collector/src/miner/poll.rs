@@ -71,7 +71,7 @@ impl Known {
 
     /// Whether the miner has not answered for so long that it should cost little.
     pub(super) fn is_suspect(&self) -> bool {
-        self.silent_polls >= SILENT_POLLS && self.silent_polls % FULL_POLLS_APART != 0
+        self.silent_polls >= SILENT_POLLS && !self.silent_polls.is_multiple_of(FULL_POLLS_APART)
     }
 
     /// Forgets what another reader knew of the miner, so that this one can begin.

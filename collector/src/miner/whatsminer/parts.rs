@@ -67,11 +67,10 @@ impl<'a> Parts<'a> {
     /// The parts of all replies.
     pub(super) fn of(replies: &'a Replies) -> Parts<'a> {
         Parts {
-            summary: Part::of(replies, &[(SUMMARY, true, |reply| object(message(reply)?.get("summary")?)), (
-                "summary",
-                false,
-                summary,
-            )]),
+            summary: Part::of(
+                replies,
+                &[(SUMMARY, true, |reply| object(message(reply)?.get("summary")?)), ("summary", false, summary)],
+            ),
             boards: Part::of(
                 replies,
                 &[
@@ -95,11 +94,14 @@ impl<'a> Parts<'a> {
                 ],
             ),
             status: Part::of(replies, &[("status", false, |reply| object(message(reply)?))]),
-            errors: Part::of(replies, &[
-                // Without an error there is no such list.
-                (DEVICE, true, |reply| message(reply)?.get("error-code").map_or(Some(&NONE), list)),
-                ("get_error_code", false, |reply| list(message(reply)?.get("error_code")?)),
-            ]),
+            errors: Part::of(
+                replies,
+                &[
+                    // Without an error there is no such list.
+                    (DEVICE, true, |reply| message(reply)?.get("error-code").map_or(Some(&NONE), list)),
+                    ("get_error_code", false, |reply| list(message(reply)?.get("error_code")?)),
+                ],
+            ),
             device: Part::of(replies, &[(DEVICE, true, |reply| object(message(reply)?.get("miner")?))]),
         }
     }

@@ -282,18 +282,12 @@ fn codes(told: &Told) -> Vec<(i64, &str)> {
 #[test]
 fn error_codes_are_read_wherever_they_are_told() {
     let v1 = with(&V1, "summary", recording!("v1/summary_with_errors.json"));
-    assert_eq!(
-        codes(&v1),
-        [(110, "Intake fan speed error."), (600, "Environment temperature is too high.")]
-    );
+    assert_eq!(codes(&v1), [(110, "Intake fan speed error."), (600, "Environment temperature is too high.")]);
     assert_eq!(v1.judged, Some((State::Mining, None)), "it hashes all the same");
     let v2 = with(&V2, "get_error_code", recording!("v2/get_error_code_with_errors.json"));
     assert_eq!(
         codes(&v2),
-        [
-            (218, "Power input voltage is lower than 230V for high power mode."),
-            (110, "Intake fan speed error."),
-        ]
+        [(218, "Power input voltage is lower than 230V for high power mode."), (110, "Intake fan speed error."),]
     );
     let v3 = with(&V3, "get.device.info", recording!("v3/get_device_info_with_errors.json"));
     let numbers: Vec<i64> = codes(&v3).iter().map(|(code, _)| *code).collect();
@@ -301,9 +295,16 @@ fn error_codes_are_read_wherever_they_are_told() {
     assert_eq!(codes(&v3)[3].1, "Power watch dog protected. code: 0xffffffffc0000000");
     assert!(v3.errors.unwrap().iter().all(|error| error.component == "psu"));
     // Those of the factory are history, and a list of numbers is a list of codes.
-    let factory = changed(V1[0].1, "\"Factory Error Code Count\": 0", "\"Factory Error Code Count\": 1,\"Factory Error Code 0\": 110");
+    let factory = changed(
+        V1[0].1,
+        "\"Factory Error Code Count\": 0",
+        "\"Factory Error Code Count\": 1,\"Factory Error Code 0\": 110",
+    );
     assert_eq!(codes(&with(&V1, "summary", &factory)), []);
-    assert_eq!(codes(&with(&V2, "get_error_code", br#"{"STATUS":"S","Msg":{"error_code":[5070,"531",null,{}]}}"#)).len(), 2);
+    assert_eq!(
+        codes(&with(&V2, "get_error_code", br#"{"STATUS":"S","Msg":{"error_code":[5070,"531",null,{}]}}"#)).len(),
+        2
+    );
     let without = with(&V2, "get_error_code", b"");
     assert!(without.errors.is_none() && without.miner.unwrap().has_failed(miner::ERROR_CODES));
 }
@@ -381,7 +382,8 @@ fn newer_firmware_writes_terahashes_of_a_board_as_megahashes() {
         {"Slot":1,"Temperature":0,"MHS av":345.51,"HS RT":345.88,"Factory GHS":279930,"Effective Chips":288}],"id":1}"#;
     let pools = br#"{"STATUS":[{"STATUS":"S"}],"POOLS":[{"POOL":1,"URL":"stratum+tcp://p:1","Status":"Alive",
         "Accepted":432,"Rejected":3,"Stale":1,"Stratum Active":true,"Stratum Difficulty":4194304}]}"#;
-    let version = br#"{"STATUS":"S","Code":131,"Msg":{"api_ver":"2.2.2","fw_ver":"20260312.16.REL3","miner_type":"M63_V"}}"#;
+    let version =
+        br#"{"STATUS":"S","Code":131,"Msg":{"api_ver":"2.2.2","fw_ver":"20260312.16.REL3","miner_type":"M63_V"}}"#;
     let recorded: [(&str, &[u8]); 4] =
         [("summary", summary), ("get_version", version), ("edevs", edevs), ("pools", pools)];
     let told = told(&Whatsminer, &recorded);
@@ -415,7 +417,11 @@ fn the_input_of_the_power_supply_is_told_in_two_units() {
     ] {
         assert_eq!(*row.cell(column), value.into());
     }
-    let power = changed(V3[0].1, "\"fanspeed\": 6344", "\"iin\":10.52,\"vin\":409,\"vout\":4084,\"temp0\":255,\"fanspeed\": 6344");
+    let power = changed(
+        V3[0].1,
+        "\"fanspeed\": 6344",
+        "\"iin\":10.52,\"vin\":409,\"vout\":4084,\"temp0\":255,\"fanspeed\": 6344",
+    );
     let row = with(&V3, "get.device.info", &power).miner.unwrap();
     for (column, value) in [
         (miner::PSU_INPUT_MILLIVOLTS, 409_000i64),
@@ -468,9 +474,32 @@ fn a_command_without_a_reply_fails_its_own_columns_only() {
 fn json() -> impl Strategy<Value = Json> {
     let key = prop_oneof![
         prop::sample::select(vec![
-            "STATUS", "SUMMARY", "POOLS", "DEVS", "Msg", "msg", "summary", "edevs", "pools", "power", "miner",
-            "error-code", "error_code", "Error Code Count", "Error Code 0", "Slot", "id", "slot", "HS RT", "board-num",
-            "Effective Chips", "board-temperature", "mineroff", "Factory GHS", "reason", "vin",
+            "STATUS",
+            "SUMMARY",
+            "POOLS",
+            "DEVS",
+            "Msg",
+            "msg",
+            "summary",
+            "edevs",
+            "pools",
+            "power",
+            "miner",
+            "error-code",
+            "error_code",
+            "Error Code Count",
+            "Error Code 0",
+            "Slot",
+            "id",
+            "slot",
+            "HS RT",
+            "board-num",
+            "Effective Chips",
+            "board-temperature",
+            "mineroff",
+            "Factory GHS",
+            "reason",
+            "vin",
         ])
         .prop_map(str::to_owned),
         "[a-z0-9_]{0,6}",
