@@ -70,13 +70,23 @@ const SETS: &[Set] = &[
         &[
             ("summary", "summary"),
             ("devs", "devs"),
-            ("edevs", "devs"),
             ("pools", "pools"),
             ("status", "status"),
             ("get_psu", "get_psu"),
             ("get_version", "get_version"),
             ("get_miner_info", "get_miner_info"),
             ("get_error_code", "get_error_code"),
+        ],
+    ),
+    (
+        Make::Whatsminer,
+        "Whatsminer 3",
+        "whatsminer/v3",
+        &[
+            ("get.device.info", "get_device_info"),
+            ("get.miner.status summary", "get_miner_status_summary"),
+            ("get.miner.status edevs", "get_miner_status_edevs"),
+            ("get.miner.status pools", "get_miner_status_pools"),
         ],
     ),
     (

@@ -48,6 +48,7 @@ mod testing;
 mod tests;
 mod unidentified;
 mod web;
+mod whatsminer;
 mod who;
 
 use std::collections::BTreeMap;
