@@ -60,6 +60,11 @@ impl Trouble {
         self == Trouble::NoConnection(words(ErrorKind::ConnectionRefused))
     }
 
+    /// Whether the time passed and not one byte came.
+    pub(super) fn is_silence(self) -> bool {
+        matches!(self, Trouble::NoConnection(TIMEOUT) | Trouble::NoAnswer(TIMEOUT))
+    }
+
     /// What was seen, in more words.
     pub(super) fn cause(self) -> Option<&'static str> {
         match self {

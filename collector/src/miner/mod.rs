@@ -10,14 +10,17 @@ mod asic;
 mod avalon;
 mod braiins;
 mod cgminer;
+mod chip_lists;
 mod decimal;
 #[cfg(test)]
 mod documented;
+mod errors;
 mod exchange;
 mod filler;
 mod finds;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod hostile;
 mod identify;
 mod identity;
 mod json;
@@ -30,6 +33,7 @@ mod poll;
 mod pool_url;
 mod pools;
 mod rate;
+mod raw_reply;
 mod reader;
 mod readers;
 mod recipe;
@@ -44,6 +48,7 @@ mod testing;
 mod tests;
 mod unidentified;
 mod web;
+mod whatsminer;
 mod who;
 
 use std::collections::BTreeMap;
@@ -62,9 +67,10 @@ use crate::source::{BoxFuture, EventSink, Found, Reading, Source, SourceError};
 use exchange::Trouble;
 use identify::Patience;
 use poll::{Known, Poll};
+use raw_reply::Shapes;
 use reader::Reader;
 use readers::reader;
-use session::Peer;
+use session::{Allowance, Peer, SHORT};
 use state::State;
 use unidentified::Unidentified;
 
@@ -74,20 +80,37 @@ pub(crate) use search::{Pace, Seen, addresses, run as run_search, search};
 
 /// How many timeouts a poll may last.
 const POLL_TIMEOUTS: u32 = 3;
+/// One connection of so many is for miners that have not answered for a while.
+const SUSPECTS_PART: usize = 4;
 
 /// All miners: those of the config, and those that its ranges have led to.
 pub struct MinerSource {
     settings: std::sync::Mutex<Settings>,
     finds: Finds,
+    shapes: Shapes,
 }
 
 /// What a changed config may change.
 struct Settings {
     config: MinersConfig,
-    /// Permits for connections, to all miners together.
-    connections: Arc<Semaphore>,
+    budget: Budget,
     /// By address.
     miners: BTreeMap<String, Arc<Miner>>,
+}
+
+/// Permits for connections, to all miners together.
+#[derive(Clone)]
+struct Budget {
+    all: Arc<Semaphore>,
+    /// The part of them that miners may have which have not answered for a while, so that they take none from others.
+    suspects: Arc<Semaphore>,
+}
+
+impl Budget {
+    fn new(connections_max: usize) -> Budget {
+        let suspects = (connections_max / SUSPECTS_PART).max(1);
+        Budget { all: Arc::new(Semaphore::new(connections_max)), suspects: Arc::new(Semaphore::new(suspects)) }
+    }
 }
 
 struct Miner {
@@ -112,7 +135,8 @@ impl MinerSource {
     /// The same, with what is known of miners whose make the config does not name.
     pub(crate) fn with_finds(config: &MinersConfig, finds: Finds) -> MinerSource {
         finds.change(config);
-        MinerSource { settings: std::sync::Mutex::new(Settings::of(config, &finds, None)), finds }
+        let settings = std::sync::Mutex::new(Settings::of(config, &finds, None));
+        MinerSource { settings, finds, shapes: Shapes::default() }
     }
 
     /// Takes over other settings and another list of miners. What is known of a miner that stays is kept.
@@ -144,20 +168,23 @@ impl MinerSource {
     }
 
     async fn poll(&self, miner: Arc<Miner>) -> Reading {
-        let (timeout, connections) = {
+        let (timeout, budget) = {
             let settings = locked(&self.settings);
-            (settings.config.timeout, Arc::clone(&settings.connections))
+            (settings.config.timeout, settings.budget.clone())
         };
         let known = Arc::clone(&miner.known);
         let mut known = known.lock().await;
-        // Waiting for others must not use up this miner's time; the semaphore is never closed.
-        let _permit = connections.acquire().await.ok();
+        // Waiting for others must not use up this miner's time; the semaphores are never closed.
+        let is_short = known.is_suspect();
+        let _suspect = if is_short { budget.suspects.acquire().await.ok() } else { None };
+        let _permit = budget.all.acquire().await.ok();
         let end = Instant::now() + timeout * POLL_TIMEOUTS;
         let is_named = miner.config.make.is_some();
         let miner = if is_named {
             miner
         } else {
-            let patience = Patience { connect: timeout, answer: timeout, end };
+            let answer = if is_short { timeout.min(SHORT) } else { timeout };
+            let patience = Patience { connect: answer, answer, end };
             match self.identified(miner, patience).await {
                 Ok(miner) => miner,
                 Err((miner, trouble)) => {
@@ -168,7 +195,9 @@ impl MinerSource {
             }
         };
         known.fit(miner.reader);
-        let reading = Poll { peer: &miner.peer, reader: miner.reader, timeout, end }.run(&mut known).await;
+        let allowance = Allowance { timeout, end, is_short };
+        let poll = Poll { peer: &miner.peer, reader: miner.reader, allowance, shapes: &self.shapes };
+        let reading = poll.run(&mut known).await;
         if !is_named {
             self.finds.answered(&miner.peer.address, reading.rows.first().is_some_and(is_alike));
         }
@@ -217,9 +246,8 @@ impl Settings {
         });
         let miners = miners.collect();
         let same = before.filter(|before| before.config.connections_max == config.connections_max);
-        let connections = same
-            .map_or_else(|| Arc::new(Semaphore::new(config.connections_max)), |before| Arc::clone(&before.connections));
-        Settings { config: config.clone(), connections, miners }
+        let budget = same.map_or_else(|| Budget::new(config.connections_max), |before| before.budget.clone());
+        Settings { config: config.clone(), budget, miners }
     }
 }
 

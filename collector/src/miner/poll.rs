@@ -6,14 +6,22 @@ use racklake_schemas::tables::{MINER_SAMPLE, device, miner_sample};
 use racklake_schemas::{Row, fail_code, row_status};
 use tokio::time::Instant;
 
+use super::chip_lists::ChipLists;
+use super::errors::{self, Errors};
 use super::exchange::Trouble;
-use super::reader::{Memory, Reader, Replies, Told, Wants};
-use super::session::{Peer, Session};
+use super::hostile::Hostile;
+use super::raw_reply::{Kept, Shapes};
+use super::reader::{Memory, MinerError, Reader, Replies, Told, Wants};
+use super::session::{Allowance, Peer, Session};
 use super::state::{self, Judged, State};
 use crate::source::{EventDraft, Identity, Reading};
 
 /// How often the identity is read again while nothing calls for it.
 const IDENTITY_PERIOD: Duration = Duration::from_secs(3600);
+/// So many polls without an answer make a miner one that is not waited for long; every so many it gets the full time all
+/// the same, since it may have become slow.
+const SILENT_POLLS: u32 = 3;
+const FULL_POLLS_APART: u32 = 8;
 
 /// What is known of a miner from earlier polls.
 pub(super) struct Known {
@@ -32,6 +40,12 @@ pub(super) struct Known {
     counters: usize,
     /// Bits that the last row with all replies had no support for.
     unsupported_mask: i64,
+    /// Polls in a row in which it was unreachable.
+    silent_polls: u32,
+    errors: Errors,
+    kept: Kept,
+    chip_lists: ChipLists,
+    hostile: Hostile,
 }
 
 impl Known {
@@ -47,14 +61,25 @@ impl Known {
             uptime: None,
             counters: 0,
             unsupported_mask: 0,
+            silent_polls: 0,
+            errors: Errors::default(),
+            kept: Kept::default(),
+            chip_lists: ChipLists::default(),
+            hostile: Hostile::default(),
         }
+    }
+
+    /// Whether the miner has not answered for so long that it should cost little.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.silent_polls >= SILENT_POLLS && self.silent_polls % FULL_POLLS_APART != 0
     }
 
     /// Forgets what another reader knew of the miner, so that this one can begin.
     pub(super) fn fit(&mut self, reader: &dyn Reader) {
         if self.make != reader.make() {
-            let state = self.state.take();
-            *self = Known { state, is_doubtful: true, ..Known::new(reader) };
+            let (state, silent_polls, errors) =
+                (self.state.take(), self.silent_polls, std::mem::take(&mut self.errors));
+            *self = Known { state, silent_polls, errors, is_doubtful: true, ..Known::new(reader) };
         }
     }
 
@@ -67,17 +92,17 @@ impl Known {
 pub(super) struct Poll<'a> {
     pub(super) peer: &'a Peer,
     pub(super) reader: &'static dyn Reader,
-    /// What one command may take.
-    pub(super) timeout: Duration,
-    /// The poll is over by then.
-    pub(super) end: Instant,
+    pub(super) allowance: Allowance,
+    /// Shapes of replies that any miner has had.
+    pub(super) shapes: &'a Shapes,
 }
 
 impl Poll<'_> {
     /// Asks and reads. Always gives a row.
     pub(super) async fn run(&self, known: &mut Known) -> Reading {
-        let mut session = Session::new(self.peer, self.timeout, self.end);
-        let wants = Wants { sample: true, identity: known.wants_identity(), chips: false };
+        let address = self.peer.address.as_str();
+        let mut session = Session::new(self.peer, self.allowance);
+        let wants = Wants { sample: true, identity: known.wants_identity(), chips: known.chip_lists.are_due() };
         let mut replies = self.reader.ask(&mut session, wants, &mut known.memory).await;
         let mut told = self.reader.read(&replies, &mut known.memory);
         let is_other = known.doubts(&told);
@@ -89,16 +114,31 @@ impl Poll<'_> {
         let troubles: Vec<Trouble> =
             replies.iter().map(|(_, reply)| reply.err().unwrap_or(Trouble::Unreadable)).collect();
         let judged = if told.miner.is_some() { told.judged } else { Some(state::without_replies(&troubles)) };
+        let is_unreachable = judged.is_some_and(|(state, _)| state == State::Unreachable);
+        known.silent_polls = if is_unreachable { known.silent_polls.saturating_add(1) } else { 0 };
         let identity = self.identity(&mut told, judged, is_other, known);
         let cause = replies.iter().next().and_then(|(_, reply)| reply.err()).and_then(Trouble::cause);
-        let events = known.follow(self.peer.address.as_str(), judged, cause).into_iter().collect();
+        let mut events: Vec<EventDraft> = known.follow(address, judged, cause).into_iter().collect();
         if told.miner.is_some() {
             known.counters = told.lifetime.len();
+            events.extend(known.hostile.follow(address, &replies));
+        }
+        if is_other {
+            events.extend(known.errors.close(address, "device_replaced"));
+        }
+        if let Some(raised) = &told.errors {
+            events.extend(known.errors.follow(address, raised));
         }
         let mut lifetime = vec![told.uptime];
         lifetime.append(&mut told.lifetime);
         lifetime.resize(1 + known.counters, None);
-        let rows = rows(told, &replies, judged, &troubles, known);
+        let raised = told.errors.take();
+        let mut rows = rows(told, &replies, judged, &troubles, known);
+        if let Some(row) = rows.first_mut().filter(|row| row.status() != row_status::UNREACHABLE) {
+            known.tell_errors(row, raised.as_deref());
+            let text = known.kept.take(&replies, row.failed_mask(), address, self.shapes);
+            row.set(miner_sample::REPLY_JSON, text);
+        }
         Reading { rows, identity, lifetime, events, ..Reading::default() }
     }
 
@@ -132,6 +172,16 @@ impl Known {
         }
         self.is_doubtful |= is_restarted || is_other;
         is_other
+    }
+
+    /// Fills in the codes that are raised.
+    fn tell_errors(&self, row: &mut Row, raised: Option<&[MinerError]>) {
+        match raised {
+            Some(raised) => row.read(miner_sample::ERROR_CODES, errors::codes(raised)),
+            None if row.is_unsupported(miner_sample::ERROR_CODES) && !self.errors.are_told => {}
+            None if self.errors.are_told => row.fail(miner_sample::ERROR_CODES, fail_code::MISSING),
+            None => row.unsupported(miner_sample::ERROR_CODES),
+        }
     }
 
     /// The event that tells of another state than that of before. The first one is told unless it is mining.
@@ -174,6 +224,7 @@ fn rows(told: Told, replies: &Replies, judged: Option<Judged>, troubles: &[Troub
     }
     let mut rows = vec![row];
     rows.extend(told.boards);
+    known.chip_lists.thin(&mut rows[1..]);
     rows
 }
 

@@ -8,6 +8,7 @@ use super::braiins::Braiins;
 use super::luxos::LuxOs;
 use super::others;
 use super::reader::Reader;
+use super::whatsminer::Whatsminer;
 use crate::config::Make;
 
 /// The reader of a make; `None` where this build has none.
@@ -35,6 +36,7 @@ pub(super) fn reader(make: Make) -> Option<&'static dyn Reader> {
         Make::Vnish => Some(&asic::VNISH),
         #[cfg(feature = "asic-rs")]
         Make::Volcminer => Some(&asic::VOLCMINER),
+        Make::Whatsminer => Some(&Whatsminer),
         _ => None,
     }
 }

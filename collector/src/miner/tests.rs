@@ -25,6 +25,7 @@ const TIMEOUT: Duration = Duration::from_millis(600);
 struct Site {
     sim: MinerSim,
     source: MinerSource,
+    config: MinersConfig,
     folder: TempDir,
 }
 
@@ -41,7 +42,14 @@ impl Site {
         let miners = sim.addresses().into_iter().map(config).collect();
         let config =
             MinersConfig { period: Duration::from_secs(30), timeout: TIMEOUT, miners, ..MinersConfig::default() };
-        Site { sim, source: MinerSource::new(&config, mpsc::channel(1).0), folder }
+        let source = MinerSource::new(&config, mpsc::channel(1).0);
+        Site { sim, source, config, folder }
+    }
+
+    /// The same miners with another number of connections at once.
+    fn limit_connections(&mut self, connections_max: usize) {
+        self.config.connections_max = connections_max;
+        self.source.change(&self.config);
     }
 
     async fn read(&self, unit: usize) -> Reading {
@@ -66,7 +74,8 @@ fn state(row: &Row) -> (Option<&str>, Option<&str>) {
 
 /// Every value column of the table is as wanted, or null where nothing is, so that none is forgotten.
 fn assert_row(row: &Row, wanted: &[(&str, Cell)]) {
-    for (index, column) in row.table().columns.iter().enumerate().filter(|(_, column)| column.id >= 32) {
+    let columns = row.table().columns.iter().enumerate();
+    for (index, column) in columns.filter(|(_, column)| column.id >= 32 && column.name != "reply_json") {
         let cell = wanted.iter().find(|(name, _)| *name == column.name).map(|(_, cell)| cell);
         assert_eq!(row.cell(index), cell.unwrap_or(&Cell::Null), "{}", column.name);
     }
@@ -279,7 +288,7 @@ fn assert_stats(row: &Row, stats: &Value, inlet: &str) {
 #[tokio::test]
 async fn rows_are_what_the_account_says_was_answered() {
     let site = Site::new(vec![Unit::new("a", Profile::Avalon1246), Unit::new("b", Profile::AvalonQ)]);
-    for (unit, name) in [(0, "a"), (1, "b"), (0, "a"), (1, "b")] {
+    for (poll, (unit, name)) in [(0, "a"), (1, "b"), (0, "a"), (1, "b")].into_iter().enumerate() {
         let reading = site.read(unit).await;
         let reply = |command| last_reply(site.folder.path(), name, command);
         let (summary, stats, pools) = (reply("summary"), reply("stats"), reply("pools"));
@@ -294,7 +303,10 @@ async fn rows_are_what_the_account_says_was_answered() {
                 (board::CHIP_VOLTAGES_MILLIVOLTS, "PVT_V"),
                 (board::CHIP_NONCES, "MW"),
             ] {
-                assert_eq!(*row.cell(column), list(&told(&stats, &format!("{key}{index}"))), "{key}{index}");
+                // Of chips that answer as before nothing is kept for an hour.
+                let wanted = if poll < 2 { list(&told(&stats, &format!("{key}{index}"))) } else { Cell::Null };
+                assert_eq!(*row.cell(column), wanted, "{key}{index}");
+                assert!(!row.has_failed(column) && !row.is_unsupported(column), "{key}{index}");
             }
             let per_board = |key: &str| told(&stats, key).split(' ').nth(index).unwrap().to_owned();
             assert_eq!(*row.cell(board::HASHRATE_AVERAGE_HASHES_PER_SECOND), scaled(&per_board("MGHS"), 1e9));
@@ -308,6 +320,7 @@ async fn rows_are_what_the_account_says_was_answered() {
 async fn every_fault_has_its_state_and_reason() {
     let site = Site::new(vec![Unit::new("a", Profile::Avalon1246)]);
     let known = site.read(0).await.rows.remove(0);
+    let mut nonsense = None;
     let unreachable = |reason| (Some("unreachable"), Some(reason), row_status::UNREACHABLE);
     for (fault, (state_wanted, reason, status), code) in [
         (Fault::RefuseConnection, unreachable("no answer"), Some(fail_code::UNREACHABLE)),
@@ -336,13 +349,14 @@ async fn every_fault_has_its_state_and_reason() {
         assert_eq!((state(row), row.status(), row.fail_code()), ((state_wanted, reason), status, code), "{fault:?}");
         let last = reading.events.last().map(|event| event.message.clone()).unwrap_or_default();
         if status == row_status::UNREACHABLE {
-            assert_eq!((reading.rows.len(), reading.lifetime), (1, vec![None]), "{fault:?}: {last}");
+            assert_eq!((reading.rows.len(), &reading.lifetime[..]), (1, &[None][..]), "{fault:?}: {last}");
             let all = row.table().columns.iter().filter_map(|column| column.bit).map(|bit| 1i64 << bit).sum::<i64>();
             assert_eq!(row.failed_mask(), all & !bits(row, &[miner::STATE]) & !row.unsupported_mask(), "{fault:?}");
             assert_eq!(row.unsupported_mask(), known.unsupported_mask(), "{fault:?}");
         }
+        nonsense = Some(reading);
     }
-    let nonsense = site.read(0).await;
+    let nonsense = nonsense.unwrap();
     let failed = bits(&nonsense.rows[0], &[miner::FAN_1_RPM, miner::CHIP_TEMP_MAX_CELSIUS]);
     assert_eq!(nonsense.rows[0].failed_mask(), failed);
     let Cell::List(temps) = nonsense.rows[1].cell(board::CHIP_TEMPS_CELSIUS) else { panic!("no list") };
@@ -414,11 +428,66 @@ async fn users_and_passwords_of_pools_get_nowhere() {
     let site = Site::new(vec![Unit { pool_url: Some(url.to_owned()), ..Unit::new("a", Profile::Avalon1246) }]);
     let reading = site.read(0).await;
     assert_eq!(text(&reading.rows[0], miner::POOL_URL), Some("stratum+tcp://pool.example.com:3333"));
+    let kept = text(&reading.rows[0], miner::REPLY_JSON).unwrap();
+    assert!(kept.contains("pool.example.com") && !kept.contains("hunter2") && !kept.contains("worker.7"), "{kept}");
     for fault in [Fault::HalfJson, Fault::Garbage, Fault::AccessDenied, Fault::TextAfterEnd] {
         site.sim.set_fault(0, Some(fault), &["pools"]);
         let all = format!("{:?}", site.read(0).await);
         assert!(!all.contains("hunter2") && !all.contains("worker"), "{fault:?}: {all}");
     }
+}
+
+#[tokio::test]
+async fn a_miner_that_stays_silent_is_waited_for_less_and_comes_back_at_once() {
+    let site = Site::new(vec![Unit::new("a", Profile::Avalon1246)]);
+    site.read(0).await;
+    site.sim.set_fault(0, Some(Fault::Hang), &[]);
+    let calls = |site: &Site| site.sim.calls(0);
+    let mut asked = Vec::new();
+    for _ in 0..5 {
+        let before = calls(&site);
+        let reading = site.read(0).await;
+        assert_eq!(state(&reading.rows[0]), (Some("unreachable"), Some("no answer")));
+        assert_eq!(reading.rows[0].status(), row_status::UNREACHABLE);
+        asked.push(calls(&site) - before);
+    }
+    assert!(asked[0] > 1 && asked[3..] == [1, 1], "one command is enough for a silent miner: {asked:?}");
+    site.sim.set_fault(0, None, &[]);
+    assert_eq!(state(&site.read(0).await.rows[0]), (Some("mining"), None));
+}
+
+#[tokio::test]
+async fn miners_that_hang_leave_connections_to_those_that_answer() {
+    let units = (0..12).map(|i| Unit::new(format!("m{i}").as_str(), Profile::AvalonQ)).collect();
+    let mut site = Site::new(units);
+    site.limit_connections(4);
+    for hung in 0..8 {
+        site.sim.set_fault(hung, Some(Fault::Hang), &[]);
+    }
+    for _ in 0..3 {
+        futures::future::join_all((0..8).map(|hung| site.read(hung))).await;
+    }
+    let began = Instant::now();
+    let healthy = async {
+        futures::future::join_all((8..12).map(|unit| site.read(unit))).await;
+        began.elapsed()
+    };
+    let (_, healthy) = tokio::join!(futures::future::join_all((0..8).map(|hung| site.read(hung))), healthy);
+    let all = began.elapsed();
+    assert!(healthy * 2 < all, "healthy ones took {healthy:?} of {all:?}");
+}
+
+#[tokio::test]
+async fn a_command_that_is_answered_without_end_is_an_event_though_the_miner_mines_on() {
+    let site = Site::new(vec![Unit::new("a", Profile::Avalon1246)]);
+    site.read(0).await;
+    site.sim.set_fault(0, Some(Fault::Endless), &["pools"]);
+    let reading = site.read(0).await;
+    assert_eq!(state(&reading.rows[0]), (Some("mining"), None));
+    let [event] = &reading.events[..] else { panic!("{:?}", reading.events) };
+    assert_eq!(event.event, "miner_reply_unreadable");
+    assert!(event.message.ends_with("no reply to pools that can be read: endless answer"), "{}", event.message);
+    assert!(site.read(0).await.events.is_empty());
 }
 
 #[tokio::test]

@@ -19,14 +19,14 @@ const REQUEST_MAX: usize = 8191;
 /// A request that is not whole by then is answered as it is.
 const REQUEST_WAIT: Duration = Duration::from_secs(2);
 /// Time between two bytes of a slow answer.
-const DRIP: Duration = Duration::from_millis(20);
+const DRIP: Duration = Duration::from_millis(100);
 
 /// Serves it until one side has had enough. It is no longer counted once the unit is about to close it.
 pub(crate) async fn serve(server: &Server, stream: TcpStream, port: usize, counted: Counted<'_>) {
     match server.ports[port].transport {
         Transport::Rpc => serve_rpc(server, stream, port, counted).await,
         Transport::Http => serve_http(server, stream, port, counted).await,
-        Transport::Framed => serve_framed(server, stream, port, counted).await,
+        Transport::Framed => serve_framed(server, stream, counted).await,
     }
 }
 
@@ -34,7 +34,7 @@ pub(crate) async fn serve(server: &Server, stream: TcpStream, port: usize, count
 async fn serve_rpc(server: &Server, mut stream: TcpStream, port: usize, counted: Counted<'_>) {
     let Some(request) = read_command(&mut stream).await else { return };
     let asked = Asked { transport: Transport::Rpc, name: &request.name, parameter: &request.parameter };
-    let Some(mut answer) = answered(server, &asked, port, None).await else { return };
+    let Some(mut answer) = answered(server, &asked, None).await else { return };
     if matches!(answer.fault, Some(Fault::Http401 | Fault::Redirect)) {
         // A web server on cgminer's port.
         answer.spoilt.bytes = web_refusal(answer.fault, server, port).into_bytes();
@@ -77,7 +77,7 @@ async fn serve_http(server: &Server, mut stream: TcpStream, port: usize, counted
             }
         };
         let asked = Asked { transport: Transport::Http, name: &request.path, parameter: "" };
-        let Some(answer) = answered(server, &asked, port, instead).await else { return };
+        let Some(answer) = answered(server, &asked, instead).await else { return };
         let head = match answer.fault {
             Some(Fault::Hang | Fault::Empty | Fault::Garbage) => String::new(),
             Some(Fault::Endless) => http::head(200, None, &extra),
@@ -93,7 +93,7 @@ async fn serve_http(server: &Server, mut stream: TcpStream, port: usize, counted
 }
 
 /// Whatsminer's version 3: as many messages as the client wants, each behind its length.
-async fn serve_framed(server: &Server, mut stream: TcpStream, port: usize, counted: Counted<'_>) {
+async fn serve_framed(server: &Server, mut stream: TcpStream, counted: Counted<'_>) {
     while let Ok(length) = stream.read_u32_le().await {
         let mut bytes = vec![0; (length as usize).min(REQUEST_MAX)];
         if stream.read_exact(&mut bytes).await.is_err() {
@@ -101,7 +101,7 @@ async fn serve_framed(server: &Server, mut stream: TcpStream, port: usize, count
         }
         let Some(request) = Command::of(&bytes) else { break };
         let asked = Asked { transport: Transport::Framed, name: &request.name, parameter: &request.parameter };
-        let Some(answer) = answered(server, &asked, port, None).await else { return };
+        let Some(answer) = answered(server, &asked, None).await else { return };
         let head = match answer.fault {
             Some(Fault::Hang | Fault::Empty) => Vec::new(),
             _ => u32::try_from(answer.spoilt.promised).unwrap_or(u32::MAX).to_le_bytes().to_vec(),
@@ -116,8 +116,8 @@ async fn serve_framed(server: &Server, mut stream: TcpStream, port: usize, count
 }
 
 /// The answer, in the account already; `None` where it could not be written there.
-async fn answered(server: &Server, asked: &Asked<'_>, port: usize, instead: Option<(u16, String)>) -> Option<Answer> {
-    match server.answer(asked, port, instead).await {
+async fn answered(server: &Server, asked: &Asked<'_>, instead: Option<(u16, String)>) -> Option<Answer> {
+    match server.answer(asked, instead).await {
         Ok(answer) => Some(answer),
         Err(error) => {
             eprintln!("miner-sim: {}: {error:#}", server.name);

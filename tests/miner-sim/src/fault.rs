@@ -16,7 +16,7 @@ pub enum Fault {
     /// The connection is closed without a byte.
     Empty,
 
-    /// One byte every 20 ms, so that a reply of some kilobytes takes minutes.
+    /// One byte every 100 ms, so that the shortest reply takes seconds and a long one an hour.
     SlowDrip,
     /// The first half of the reply, then the connection is closed.
     HalfJson,

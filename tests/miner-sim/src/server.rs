@@ -167,7 +167,7 @@ impl Server {
         let _ = stream.set_nodelay(true);
         let limit = self.settings().connections_max;
         if limit != 0 && self.settled_connections(limit).await > limit {
-            self.turn_away(port);
+            self.turn_away(self.ports[port].transport);
             return;
         }
         connection::serve(self, stream, port, counted).await;
@@ -181,22 +181,22 @@ impl Server {
         self.connections.load(Ordering::SeqCst)
     }
 
-    fn turn_away(&self, port: usize) {
+    fn turn_away(&self, transport: Transport) {
         let settings = self.settings();
-        let asked = Asked { transport: self.ports[port].transport, name: "", parameter: "" };
-        let entry = Entry { turned_away: true, ..self.entry(&asked, port, &settings, self.calls()) };
+        let asked = Asked { transport, name: "", parameter: "" };
+        let entry = Entry { turned_away: true, ..self.entry(&asked, &settings, self.calls()) };
         if let Err(error) = self.account.write(&entry, None) {
             eprintln!("miner-sim: {}: {error:#}", self.name);
         }
     }
 
-    fn entry<'a>(&'a self, asked: &Asked<'a>, port: usize, settings: &'a Settings, call: u64) -> Entry<'a> {
+    fn entry<'a>(&'a self, asked: &Asked<'a>, settings: &'a Settings, call: u64) -> Entry<'a> {
         Entry {
             unit: &self.name,
             profile: self.profile,
             serial: &settings.serial,
             mac: &settings.mac,
-            address: self.ports[port].address.to_string(),
+            address: self.ports[0].address.to_string(),
             transport: asked.transport,
             command: asked.name,
             parameter: asked.parameter,
@@ -210,12 +210,7 @@ impl Server {
 
     /// Makes the answer and writes it to the account. `instead` is an answer that does not come from the machine: an
     /// HTTP status with its body.
-    pub(crate) async fn answer(
-        &self,
-        asked: &Asked<'_>,
-        port: usize,
-        instead: Option<(u16, String)>,
-    ) -> Result<Answer> {
+    pub(crate) async fn answer(&self, asked: &Asked<'_>, instead: Option<(u16, String)>) -> Result<Answer> {
         // Two are within the bounds of every client; more may be those that are over.
         self.settled_connections(2).await;
         // Held throughout, so that the account has the calls of a unit in their order.
@@ -241,7 +236,7 @@ impl Server {
         };
         let spoilt = spoil(fault, reply);
         let readable = known && fault.is_none_or(Fault::leaves_the_reply_readable);
-        let entry = Entry { fault, status, ..self.entry(asked, port, &settings, call) };
+        let entry = Entry { fault, status, ..self.entry(asked, &settings, call) };
         self.account.write(&entry, readable.then_some(spoilt.meant.as_str()))?;
         Ok(Answer { fault, spoilt, status })
     }

@@ -3,6 +3,7 @@
 use super::super::exchange::Trouble;
 use super::super::json::Json;
 use super::super::session::Session;
+use super::super::web::{Http, Login};
 
 /// The hashrates and the list of errors.
 pub(super) const SUMMARY: &str = "summary.cgi";
@@ -16,6 +17,6 @@ pub(super) const SYSTEM: &str = "get_system_info.cgi";
 pub(super) const MODES: [&str; 2] = ["miner-mode", "bitmain-work-mode"];
 
 /// The reply of a page.
-pub(super) async fn get(_session: &mut Session<'_>, _page: &str) -> Result<Json, Trouble> {
-    Err(Trouble::Declined)
+pub(super) async fn get(session: &mut Session<'_>, page: &str) -> Result<Json, Trouble> {
+    session.http_json(Http::get(&format!("/cgi-bin/{page}"), Login::Digest)).await
 }

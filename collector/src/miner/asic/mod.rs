@@ -141,6 +141,8 @@ pub(super) static FUTUREBIT: Asic = Asic {
 struct Known {
     keys: Keys,
     key: Key,
+    /// The identity, which the sample tells, was not asked for.
+    is_identity_unasked: bool,
     /// The library's tables for its model.
     miner: Option<Box<dyn Miner>>,
 }
@@ -159,6 +161,7 @@ impl Reader for Asic {
             let mut replies = Replies::default();
             let Some(known) = memory.downcast_mut::<Known>() else { return replies };
             known.key.open_again();
+            known.is_identity_unasked = !wants.identity;
             // Sample and identity stand in the same replies, so one question brings both.
             if !wants.sample {
                 return replies;
@@ -186,7 +189,11 @@ impl Reader for Asic {
         let Some(known) = memory.downcast_mut::<Known>() else { return Told::default() };
         let Some(miner) = &known.miner else { return Told::default() };
         match parsed(&**miner, replies) {
-            Some(data) => rows::told(self.make, &data, replies, &mut known.keys),
+            Some(data) => {
+                let mut told = rows::told(self.make, &data, replies, &mut known.keys);
+                told.identity = told.identity.filter(|_| !known.is_identity_unasked);
+                told
+            }
             None => Told::default(),
         }
     }

@@ -15,6 +15,7 @@ use racklake_schemas::tables::{self, device, hashboard_sample as board, miner_sa
 use crate::miner::cgminer::POOL_COLUMNS;
 use crate::miner::filler::{Filler, Keys};
 use crate::miner::judge::{Facts, judge};
+use crate::miner::others::is_passing;
 use crate::miner::pool_url::without_secrets;
 use crate::miner::reader::{MinerError, Replies, Told};
 use crate::miner::recipe::{error_code, finish};
@@ -29,7 +30,7 @@ pub(super) fn told(make: &'static str, data: &MinerData, replies: &Replies, keys
     let boards = board_rows(data, keys);
     let row = miner_row(data, boards.len(), keys);
     let errors = errors(data);
-    let is_partial = replies.iter().any(|(_, reply)| reply.is_err());
+    let is_partial = replies.iter().any(|(_, reply)| is_passing(reply.err()));
     let identity = identity(make, data);
     let serial = data.serial_number.clone().or_else(|| data.mac.map(|mac| mac.to_string()));
     Told {

@@ -13,6 +13,7 @@ use racklake_schemas::tables::{device, hashboard_sample as board, miner_sample a
 use super::filler::Keys;
 use super::json::Json;
 use super::judge::judge;
+use super::others::is_passing;
 use super::reader::{Memory, MinerError, Reader, Replies, Told, Wants};
 use super::recipe::{error_code, text_at, walk};
 use super::session::Session;
@@ -87,7 +88,7 @@ impl Reader for Braiins {
             judged: judge(&facts),
             uptime: who::integer_of(&row, miner::UPTIME_SECONDS),
             lifetime: lifetime.iter().map(|column| who::integer_of(&row, *column)).collect(),
-            is_identity_partial: identity.as_ref().is_some_and(|identity| identity.device_id.is_none()),
+            is_identity_partial: ["version", "model", "net_conf"].iter().any(|name| is_passing(replies.trouble(name))),
             identity,
             mark: mark.map(str::to_owned),
             errors: replies.ok("events").map(appeals),

@@ -84,6 +84,8 @@ struct Read {
 struct Known {
     keys: Keys,
     key: Key,
+    /// The identity was not asked for, of a make whose sample tells it.
+    is_identity_unasked: bool,
 }
 
 impl Reader for Described {
@@ -101,6 +103,7 @@ impl Reader for Described {
             let Some(known) = memory.downcast_mut::<Known>() else { return replies };
             let wanted = [(wants.sample, self.sample), (wants.identity, self.identity), (wants.chips, self.chips)];
             known.key.open_again();
+            known.is_identity_unasked = !wants.identity;
             for ask in wanted.into_iter().filter(|(is_wanted, _)| *is_wanted).flat_map(|(_, asks)| asks) {
                 let reply = match ask {
                     Ask::Rpc(command) => session.rpc(command).await,
@@ -125,19 +128,24 @@ impl Reader for Described {
         let read = (self.read)(replies, &mut known.keys);
         let lifetime = [miner::ACCEPTED_SHARES, miner::REJECTED_SHARES, miner::HARDWARE_ERRORS];
         let first = self.identity.first().map(|ask| ask.name());
-        let is_asked = first.is_none_or(|name| replies.get(name).is_some());
+        let is_asked = first.map_or(!known.is_identity_unasked, |name| replies.get(name).is_some());
         Told {
             judged: judge(&read.facts),
             uptime: who::integer_of(&read.row, miner::UPTIME_SECONDS),
             lifetime: lifetime.iter().map(|column| who::integer_of(&read.row, *column)).collect(),
             identity: is_asked.then(|| (self.who)(replies)),
-            is_identity_partial: self.identity.iter().any(|ask| replies.trouble(ask.name()).is_some()),
+            is_identity_partial: self.identity.iter().any(|ask| is_passing(replies.trouble(ask.name()))),
             mark: read.mark,
             errors: read.errors,
             miner: Some(read.row),
             boards: read.boards,
         }
     }
+}
+
+/// Whether a command may be answered when it is asked again. What is refused or not known stays so.
+pub(super) fn is_passing(trouble: Option<Trouble>) -> bool {
+    trouble.is_some_and(|trouble| !matches!(trouble, Trouble::Refused | Trouble::Declined))
 }
 
 /// The facts that a row tells for most makes.
