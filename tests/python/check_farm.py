@@ -106,7 +106,7 @@ def main(lake, account, changes, period_us):
     print(f"{len(units)} miners asked, {len(of_unit)} in the lake, {len(own_events)} with events")
     problems += [f"{unit}: not in the lake" for unit in units - of_unit.keys()]
     print(f"{len(problems)} problems")
-    print("\n".join(problems[:60]), file=sys.stderr)
+    print("\n".join(problems[:400]), file=sys.stderr)
     return 1 if problems else 0
 
 

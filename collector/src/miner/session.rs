@@ -106,7 +106,7 @@ impl<'a> Session<'a> {
     }
 
     /// The answer to a request to the web port, on the connection of the request before where it is still open.
-    /// [`Trouble::Refused`] for 401 and 403, [`Trouble::Unreadable`] for a redirect.
+    /// [`Trouble::Refused`] for 401 and 403.
     pub(super) async fn http(&mut self, request: Http<'_>) -> Result<Answer, Trouble> {
         let limit = self.limit(WEB)?;
         let answer = self.web.ask(&request, limit).await;
@@ -114,7 +114,7 @@ impl<'a> Session<'a> {
     }
 
     /// The same, read as JSON: [`Trouble::Declined`] where there is no such page, [`Trouble::Unreadable`] for any other
-    /// status that is no success.
+    /// status that is no success, such as a redirect.
     pub(super) async fn http_json(&mut self, request: Http<'_>) -> Result<Json, Trouble> {
         let body = self.http(request).await?.ok()?;
         Json::parse_joined(&body).ok_or(Trouble::Unreadable)

@@ -48,7 +48,7 @@ impl<'a> Http<'a> {
         Http { method: Method::Get, path, body: None, login }
     }
 
-    /// A request with a body in JSON.
+    /// A request with a body, in JSON or of a form.
     pub(super) fn post(path: &'a str, body: String, login: Login<'a>) -> Http<'a> {
         Http { method: Method::Post, path, body: Some(body), login }
     }
@@ -87,7 +87,7 @@ impl std::fmt::Debug for Login<'_> {
     }
 }
 
-/// An answer that is no refusal and no redirect.
+/// An answer that is no refusal. A redirect is one too: it may bring the cookie of a login, and is not followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -156,7 +156,6 @@ impl<'a> Web<'a> {
         };
         match received.status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Trouble::Refused),
-            status if status.is_redirection() => Err(Trouble::Unreadable),
             status => Ok(Answer { status: status.as_u16(), body: received.body, cookies: received.cookies }),
         }
     }
