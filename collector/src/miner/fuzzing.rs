@@ -11,9 +11,8 @@ use crate::config::Make;
 
 /// Parses bytes in every way in which answers are parsed.
 pub fn json(bytes: &[u8]) {
-    let first = Json::parse(bytes);
+    let _ = Json::parse(bytes);
     let all = Json::parse_all(bytes);
-    assert!(first.is_some() || all.is_empty(), "a list of values without a first one");
     assert_eq!(Json::parse_joined(bytes).is_some(), !all.is_empty(), "an answer is its documents");
 }
 

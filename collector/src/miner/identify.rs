@@ -103,7 +103,7 @@ impl Inquiry<'_> {
         if bytes.starts_with(b"HTTP/1.") {
             return Heard::Web;
         }
-        match Json::parse(&bytes).and_then(|reply| marks::of_reply(&reply)) {
+        match Json::parse_joined(&bytes).and_then(|reply| marks::of_reply(&reply)) {
             Some(make) => Heard::Make(make),
             None => Heard::Something,
         }

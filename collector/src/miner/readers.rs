@@ -38,6 +38,6 @@ pub(super) fn reader(make: Make) -> Option<&'static dyn Reader> {
         Make::Volcminer => Some(&asic::VOLCMINER),
         Make::Whatsminer => Some(&Whatsminer),
         #[cfg(not(feature = "asic-rs"))]
-        _ => None,
+        Make::Futurebit | Make::Goldshell | Make::Marathon | Make::Vnish | Make::Volcminer => None,
     }
 }
