@@ -45,7 +45,7 @@ MINER = {
         "stats", lambda reply: hottest(all_sensors(reply, "temp_chip") + of_boards(reply, "temp2_"))
     ),
     "chip_temp_average_celsius": made("stats", lambda reply: mean(all_sensors(reply, "temp_chip"))),
-    "pcb_temp_max_celsius": made("stats", lambda reply: hottest(all_sensors(reply, "temp_pcb"))),
+    "pcb_temp_max_celsius": made("stats", lambda reply: hottest(all_sensors(reply, "temp_pcb") + all_sensors(reply, "temp_pic"))),
     "power_mode": word(CONF, "bitmain-work-mode"),
     "error_codes": made(WEB, lambda reply: [item["code"] for item in reply["SUMMARY"][0]["status"] if item["code"]]),
 }
@@ -67,7 +67,7 @@ def board_mapping(board):
     key = lambda name: (*STATS, f"{name}{board}")
     marks = lambda reply: [1 if mark == "o" else 0 for mark in at(reply, *key("chain_acs")).replace(" ", "")] or None
     chips = lambda reply: sensors(at(reply, *key("temp_chip")))
-    around = lambda reply: sensors(at(reply, *key("temp_pcb")))
+    around = lambda reply: sensors(at(reply, *key("temp_pcb"))) + sensors(at(reply, *key("temp_pic")))
     return {
         "hashrate_hashes_per_second": tell("stats", *key("chain_rate"), shift=9),
         "hardware_errors": tell("stats", *key("chain_hw")),
