@@ -22,7 +22,6 @@ MINER = {
     "chip_temp_average_celsius": sensor("summary", *SUMMARY, "Chip Temp Avg"),
     "fan_1_rpm": tell("summary", *SUMMARY, "Fan Speed In"),
     "fan_2_rpm": tell("summary", *SUMMARY, "Fan Speed Out"),
-    "frequency_kilohertz": tell("summary", *SUMMARY, "Target Freq", shift=3),
     "psu_input_millivolts": tell("get_psu", "Msg", "vin", shift=1),
     "psu_input_milliamperes": tell("get_psu", "Msg", "iin"),
     "psu_temp_celsius": sensor("get_psu", "Msg", "temp0"),
