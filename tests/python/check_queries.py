@@ -1,67 +1,94 @@
-"""Runs docs/queries/j_per_th.sql and chips_lost.sql on the lake of a farm.
+"""Runs the queries of docs/queries on a lake with planted faults: each must return exactly what was planted for it.
 
-    check_queries.py LAKE ACCOUNT J_PER_TH CHIPS_LOST UNIT BOARD CHIPS
+    check_queries.py FOLDER QUERIES
 
-Exit 0 only when chips_lost shows the one board of that unit that lost so many chips, and no other; and when j_per_th is, for
-every miner, what the rows of the lake give when divided here.
+FOLDER is made anew for the lake. Exit 0 only when every query finds all of its faults and no device that only looks so.
 """
 
-import collections
+import os
+import shutil
 import sys
 
-import miner_answers
-from check_lake import rows
+import planted_lake
 from lake import duckdb_connection, leave
-from readers import plain
-
-RATES = ["1m", "5m", "5s"]
+from planted_lake import MINUTE, MONDAY
 
 
-def run(path, lake):
-    """The rows of a query, as dictionaries."""
-    with open(path, encoding="utf-8") as text:
-        found = duckdb_connection().execute(text.read().replace("LAKE", lake)).to_arrow_table().to_pylist()
-    return [{name: plain(value) for name, value in row.items()} for row in found]
+def minute(ts):
+    return None if ts is None else (ts - MONDAY) // MINUTE
 
 
-def efficiencies(lake):
-    """(device, hour) -> joules per terahash."""
-    sums = collections.defaultdict(lambda: [0, 0])
-    for row in rows(lake, "miner_sample"):
-        power = row["power_milliwatts"]
-        power = row["power_estimated_milliwatts"] if power is None else power
-        names = [f"hashrate_{window}_hashes_per_second" for window in RATES]
-        names += ["hashrate_hashes_per_second", "hashrate_average_hashes_per_second"]
-        rate = next((row[name] for name in names if row[name] is not None), None)
-        if row["state"] == "mining" and power and rate:
-            sums[row["device_id"], row["ts"] // 3_600_000_000][0] += power
-            sums[row["device_id"], row["ts"] // 3_600_000_000][1] += rate
-    return {key: power * 1e9 / rate for key, (power, rate) in sums.items()}
+def by_key(pairs):
+    """A dict, in which a key that comes twice shows."""
+    answer = {}
+    for key, value in pairs:
+        answer[key] = ("twice", answer[key], value) if key in answer else value
+    return answer
 
 
-def main(lake, account, j_per_th, chips_lost, unit, board, chips):
-    machines, _ = miner_answers.units(miner_answers.load([account]))
-    problems = []
-    lost = run(chips_lost, lake)
-    print(f"chips_lost: {lost}")
-    found = [(miner_answers.unit_of(row["device_id"], machines).name, row["board_index"], row["chips_lost"]) for row in lost]
-    if found != [(unit, int(board), int(chips))]:
-        problems.append(f"chips_lost shows {found}, not board {board} of {unit} with {chips} chips")
-    told = run(j_per_th, lake)
-    wanted = efficiencies(lake)
-    if len(told) != len(wanted):
-        problems.append(f"j_per_th has {len(told)} rows, not {len(wanted)}")
-    makes = collections.defaultdict(list)
-    for row in told:
-        key = (row["device_id"], row["hour"] // 3_600_000_000)
-        if abs(row["joules_per_terahash"] - wanted.get(key, 0)) > 0.01:
-            problems.append(f"{key}: {row['joules_per_terahash']} J/TH, not {wanted.get(key)}")
-        makes[row["model"], row["algorithm"], row["is_estimated"]].append(row["joules_per_terahash"])
-    for (model, algorithm, estimated), own in sorted(makes.items(), key=str):
-        kind = "estimated" if estimated else "at the wall"
-        print(f"{model} ({algorithm}): {len(own)} miners, {min(own)} to {max(own)} J/TH, power {kind}")
-    print("\n".join(problems[:20]))
-    return 1 if problems or not told else 0
+def off_bus(rows):
+    answer = {}
+    for r in rows:
+        answer.setdefault((r["device_id"], r["fell_at"]), []).append(r["energy_millijoules"])
+    return {key: set(minutes) if len(set(minutes)) == len(minutes) else minutes for key, minutes in answer.items()}
+
+
+def xids(rows):
+    told = ("gpu_days", "failures", "device_ids", "failures_per_1000_gpu_days")
+    rows = [r for r in rows if r["driver_version"]]  # that of other scenarios is not told
+    return by_key(((r["model"], r["driver_version"], r["month_begin"]), tuple(r[name] for name in told)) for r in rows)
+
+
+def trust(rows):
+    asked = ("gpu_temp_celsius", "memory_temp_celsius", "fan_speed_percent")
+    answer = by_key(((r["version"], r["column_name"]), tuple(r[n] for n in ("received", "failed", "unsupported", "missing")))
+                    for r in rows)
+    return {key: value for key, value in answer.items() if key[1] in asked or key == ("1.0.0", "sm_clock_megahertz")}
+
+
+def throttles(rows):
+    told = ("heat_hours", "power_brake_hours", "clock_lost_to_heat_percent", "clock_lost_to_power_brake_percent")
+    return by_key(((r["device_id"], r["week_begin"]), tuple(r[name] for name in told)) for r in rows)
+
+
+def each(*names):
+    """The rows as a set of tuples; a list where one comes twice, which equals no set."""
+    def answer(rows):
+        found = [tuple(r[name] for name in names) for r in rows]
+        return set(found) if len(set(found)) == len(found) else found
+    return answer
+
+
+def remaps(rows):
+    return {(r["device_id"], r["serial"], r["slot_number"], minute(r["last_read"]) // 60) for r in rows}
+
+
+def silences(rows):
+    return {(r["device_id"], minute(r["last_minute"]), minute(r["back"]), r["silent_minutes"], r["told"]) for r in rows}
+
+
+# What is compared of the rows that a query returns.
+ANSWERS = {
+    "ecc_bursts": each("device_id", "hour"), "remap_risk": remaps,
+    "fatal_xid_rate": xids, "before_off_bus": off_bus, "silent_detachment": silences, "throttled_hours": throttles,
+    "data_trust": trust, "slow_fans": each("device_id", "fan", "day"),
+}
+
+
+def main(folder, queries):
+    shutil.rmtree(folder, ignore_errors=True)
+    expected = planted_lake.make(folder)
+    connection, failed = duckdb_connection(), False
+    for query, answer in ANSWERS.items():
+        with open(os.path.join(queries, f"{query}.sql"), encoding="utf-8") as text:
+            rows = connection.execute(text.read().replace("LAKE", folder)).to_arrow_table().to_pylist()
+        found = answer(rows)
+        same = found == expected[query]
+        failed |= not same
+        print(f"{query}: {len(found)} found, {'exactly what was planted' if same else 'NOT WHAT WAS PLANTED'}")
+        if not same:
+            print(f"  planted {expected[query]}\n  found   {found}")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

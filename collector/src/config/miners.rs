@@ -130,14 +130,14 @@ impl MinersConfig {
             let wanted = self.connections_max;
             return refuse(format!("miners.connections_max: {wanted} is not within 1 to {CONNECTIONS_LIMIT}"));
         }
-        let mut endpoints: Vec<String> = Vec::new();
+        let mut endpoints = std::collections::BTreeSet::new();
         for miner in &self.miners {
             let endpoint = miner.endpoint();
             miner.validate(self)?;
             if endpoints.contains(&endpoint) {
                 return refuse(format!("miner: {endpoint} is configured twice; remove one"));
             }
-            endpoints.push(endpoint);
+            endpoints.insert(endpoint);
         }
         for (index, range) in self.ranges.iter().enumerate() {
             check_range(&range.cidr).map_err(|text| SettingsError(format!("miner_range.cidr: {text}")))?;

@@ -40,7 +40,7 @@ const SETS: &[Set] = &[
     ),
     (
         Make::Antminer,
-        "Antminer",
+        "Antminer S19",
         "antminer/v2020",
         &[
             ("stats", "stats"),
@@ -49,6 +49,12 @@ const SETS: &[Set] = &[
             ("version", "version"),
             ("get_system_info.cgi", "system_info"),
         ],
+    ),
+    (
+        Make::Antminer,
+        "Antminer L9",
+        "antminer/v2023_07",
+        &[("stats", "l9_stats"), ("summary", "l9_summary"), ("version", "l9_version")],
     ),
     (
         Make::Whatsminer,
@@ -77,6 +83,17 @@ const SETS: &[Set] = &[
             ("get_version", "get_version"),
             ("get_miner_info", "get_miner_info"),
             ("get_error_code", "get_error_code"),
+        ],
+    ),
+    (
+        Make::Whatsminer,
+        "Whatsminer 3",
+        "whatsminer/v3",
+        &[
+            ("get.device.info", "get_device_info"),
+            ("get.miner.status summary", "get_miner_status_summary"),
+            ("get.miner.status edevs", "get_miner_status_edevs"),
+            ("get.miner.status pools", "get_miner_status_pools"),
         ],
     ),
     (
@@ -224,7 +241,7 @@ const OF_ASIC_RS_BOARD: [usize; 15] = [
 
 /// Recordings that no reader asks for, by the beginning of their path, and why. All others are read.
 const NOT_READ: &[(&str, &str)] = &[
-    ("antminer/v2020/devs.json", "read where `stats` does not answer; it tells less of the same"),
+    ("antminer/v2020/devs.json", "tells of the whole miner what `summary` tells, and its hashrates are 0"),
     ("auradine/v1/led.json", "the lamp, which is no reading"),
     ("avalon_q/devs.json", "tells less of the same than `stats`"),
     ("avalon_q/litestats.json", "a part of `stats`"),

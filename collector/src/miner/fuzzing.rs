@@ -107,4 +107,96 @@ mod tests {
             }
         }
     }
+
+    /// Numbers that come out the same every time.
+    struct Dice(u64);
+
+    impl Dice {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 % limit.max(1) as u64) as usize
+        }
+    }
+
+    const WORDS: [&str; 14] = [
+        "-1",
+        "0",
+        "255",
+        "65535",
+        "9223372036854775807",
+        "-9223372036854775808",
+        "1e308",
+        "nan",
+        "\"\"",
+        "\"-\"",
+        "[]",
+        "{}",
+        "null",
+        "\",",
+    ];
+
+    fn damage(text: &mut Vec<u8>, dice: &mut Dice) {
+        for _ in 0..=dice.below(4) {
+            let at = dice.below(text.len());
+            let end = (at + 1 + dice.below(24)).min(text.len());
+            let part = text[at..end].to_vec();
+            let word = WORDS[dice.below(WORDS.len())].bytes();
+            match dice.below(5) {
+                // A value in place of another one.
+                0 => match text[at..].iter().position(|byte| *byte == b':').map(|colon| at + colon + 1) {
+                    Some(begin) => {
+                        let length =
+                            text[begin..].iter().position(|byte| matches!(byte, b',' | b'}' | b']')).unwrap_or(0);
+                        text.splice(begin..begin + length, word);
+                    }
+                    None => text.truncate(at),
+                },
+                1 => drop(text.drain(at..end)),
+                2 => drop(text.splice(at..at, part)),
+                3 => drop(text.splice(at..end, word)),
+                _ => text[at] = dice.below(256) as u8,
+            }
+            if text.is_empty() {
+                text.push(b'{');
+            }
+        }
+    }
+
+    /// Whole polls of recorded replies, damaged by chance: for a second, or as long as RACKLAKE_FUZZ_SECONDS says.
+    #[test]
+    fn no_reader_panics_at_polls_that_are_damaged_by_chance() {
+        let seconds = std::env::var("RACKLAKE_FUZZ_SECONDS").map_or(1, |text| text.parse().unwrap());
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/miner-sim/recordings");
+        let mut replies = Vec::new();
+        recordings(&folder, &mut replies);
+        replies.sort();
+        let mut polls: Vec<Vec<u8>> = Vec::new();
+        for (path, text) in &replies {
+            let of_this = replies.iter().filter(|(other, _)| other.parent() == path.parent());
+            let poll: Vec<Vec<u8>> = of_this
+                .map(|(other, text)| {
+                    let name = other.file_stem().unwrap().to_str().unwrap();
+                    [b"@", name.as_bytes(), b"\n", text.as_slice()].concat()
+                })
+                .collect();
+            polls.push(poll.join(&b'\n'));
+            polls.push([b"@", path.file_stem().unwrap().to_str().unwrap().as_bytes(), b"\n", text].concat());
+        }
+        let (end, mut count) = (std::time::Instant::now() + std::time::Duration::from_secs(seconds), 0_u64);
+        while std::time::Instant::now() < end {
+            count += 1;
+            let mut dice = Dice(count.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+            let mut poll = polls[dice.below(polls.len())].clone();
+            damage(&mut poll, &mut dice);
+            for make in Make::ALL {
+                let told = std::panic::catch_unwind(|| read(make, &poll));
+                assert!(told.is_ok(), "{} at input {count}: {}", make.name(), String::from_utf8_lossy(&poll));
+            }
+            json(&poll);
+            answer(&poll);
+        }
+        println!("{count} damaged polls, each read as every make");
+    }
 }

@@ -47,6 +47,7 @@ pub(crate) async fn look(miner: &MinerConfig, credentials: Option<&Credentials>,
     let http_address = make.map_or_else(|_| address.clone(), |make| miner.http_endpoint(make));
     let peer = Peer { address: address.clone(), http_address, credentials: credentials.cloned() };
     let end = Instant::now() + timeout * POLL_TIMEOUTS;
-    let reading = Poll { peer: &peer, reader, timeout, end }.run(&mut known).await;
+    let allowance = Allowance { timeout, end, is_short: false };
+    let reading = Poll { peer: &peer, reader, allowance, shapes: &Shapes::default() }.run(&mut known).await;
     Look { address, make: make.ok(), reading, took: began.elapsed() }
 }

@@ -31,8 +31,8 @@ const SECRET_LENGTH_MIN: usize = 4;
 /// What stands in the place of a secret.
 const REMOVED: &str = "(removed)";
 /// Parts of names of members that hold who works for whom, or how to log in.
-const SECRET_NAMES: [&str; 11] =
-    ["user", "worker", "pass", "pwd", "token", "secret", "auth", "wallet", "salt", "account", "cookie"];
+const SECRET_NAMES: [&str; 12] =
+    ["user", "worker", "login", "pass", "pwd", "token", "secret", "auth", "wallet", "salt", "account", "cookie"];
 
 /// Shapes that some miner has had since the start: of a hall of equal miners, one tells all that is new.
 #[derive(Debug, Default)]
@@ -245,9 +245,10 @@ mod tests {
                 "stats",
                 r#"{"STATS":[{"MM":"Ver[1] PoolUser[wallet.rig7] PVT[1 2] Url[tcp://a:hunter2@b:1] Name[wallet.rig7]"}]}"#,
             ),
+            ("epic", r#"{"StratumConfigs":[{"login":"other.rig8","pool":"pool:1"}]}"#),
             ("conf", r#"{"pools":[["a@b","x"]],"note":"as wallet.rig7 said","bitmain-user":["wallet.rig7"],"x":1.50}"#),
         ]));
-        for secret in ["hunter2", "wallet.rig7", "rig7", "me.7", "a@b"] {
+        for secret in ["hunter2", "wallet.rig7", "rig7", "other.rig8", "me.7", "a@b"] {
             assert!(!text.contains(secret), "{secret}: {text}");
         }
         for kept in ["stratum+tcp://pool:3333", "PVT[1 2]", "Url[tcp://b:1]", "1.50", "as (removed) said"] {

@@ -45,7 +45,9 @@ MINER = {
         "stats", lambda reply: hottest(all_sensors(reply, "temp_chip") + of_boards(reply, "temp2_"))
     ),
     "chip_temp_average_celsius": made("stats", lambda reply: mean(all_sensors(reply, "temp_chip"))),
-    "pcb_temp_max_celsius": made("stats", lambda reply: hottest(all_sensors(reply, "temp_pcb") + all_sensors(reply, "temp_pic"))),
+    "pcb_temp_max_celsius": made(
+        "stats", lambda reply: hottest(all_sensors(reply, "temp_pcb") + all_sensors(reply, "temp_pic"))
+    ),
     "power_mode": word(CONF, "bitmain-work-mode"),
     "error_codes": made(WEB, lambda reply: [item["code"] for item in reply["SUMMARY"][0]["status"] if item["code"]]),
 }

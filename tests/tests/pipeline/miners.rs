@@ -129,7 +129,7 @@ fn two_thousand_miners_of_six_makes_are_read_while_one_in_ten_hangs_refuses_or_l
     let [lake, joules, chips] = [site.lake(), query("j_per_th"), query("chips_lost")].map(|p| p.display().to_string());
     let account = site.folder.join("miners.jsonl").display().to_string();
     let loser = format!("{}-{LOSES_CHIPS}", MAKES[LOSES_CHIPS].1);
-    println!("{}", python::run("check_queries.py", &[&lake, &account, &joules, &chips, &loser, "1", "11"]).unwrap());
+    println!("{}", python::run("check_farm_queries.py", &[&lake, &account, &joules, &chips, &loser, "1", "11"]).unwrap());
 }
 
 fn query(name: &str) -> std::path::PathBuf {
