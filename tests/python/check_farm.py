@@ -15,15 +15,24 @@ from check_lake import rows, swapped
 from lake import leave
 
 CONNECTIONS_MAX = 2
+# Cells are swapped among so many miners.
+SWAPPED_AMONG = 20
 
 
-def check_values(miners, boards, account):
-    """Problems of the values, and a comparison with two cells swapped that must find them."""
-    differences, served = miner_answers.compare(miners, boards, [account])
-    print(f"{served} polls served, {len(miners)} rows of miners, {len(boards)} of boards, {len(differences)} differences")
-    mutated, _ = miner_answers.compare(swapped(miners, "accepted_shares"), boards, [account])
-    print(f"with two cells swapped: {len(mutated)} differences")
-    found = [] if len(mutated) >= len(differences) + 2 else ["two cells were swapped, and the comparison did not find them"]
+def check_values(miners, boards, answers):
+    """Problems of the values, and a comparison of some miners with two cells swapped that must find them."""
+    differences, served = miner_answers.compare_with(miners, boards, answers)
+    stale = sum(row["row_status"] == miner_answers.STALE for row in miners)
+    print(f"{served} polls served, {len(miners)} rows of miners ({stale} of them stale), {len(boards)} of boards")
+    some = sorted({row["device_id"] for row in miners})[:SWAPPED_AMONG]
+    own_miners, own_boards = ([row for row in table if row["device_id"] in some] for table in [miners, boards])
+    machines, _ = miner_answers.units(answers)
+    names = {unit.name for unit in (miner_answers.unit_of(device_id, machines) for device_id in some) if unit}
+    own_answers = [answer for answer in answers if answer["unit"] in names]
+    right, _ = miner_answers.compare_with(own_miners, own_boards, own_answers)
+    mutated, _ = miner_answers.compare_with(swapped(own_miners, "accepted_shares"), own_boards, own_answers)
+    print(f"{len(differences)} differences; of {len(names)} miners {len(right)}, with two cells swapped {len(mutated)}")
+    found = [] if len(mutated) >= len(right) + 2 else ["two cells were swapped, and the comparison did not find them"]
     return differences + found + ([] if served else ["no poll was served"])
 
 
@@ -93,9 +102,10 @@ def main(lake, account, changes, period_us):
         changes = json.load(text)
     answers = miner_answers.load([account])
     machines, _ = miner_answers.units(answers)
-    of_unit = by_unit(miners, machines)
     own_events = by_unit([event for event in events if event["event"] == "miner_state"], machines)
-    problems = check_values(miners, boards, account)
+    problems = check_values(miners, boards, answers)
+    miners = [row for row in miners if row["row_status"] != miner_answers.STALE]
+    of_unit = by_unit(miners, machines)
     problems += check_states(changes, of_unit, own_events)
     problems += check_lateness(of_unit, int(period_us), {change["unit"] for change in changes})
     most = max(answer["connections"] for answer in answers)

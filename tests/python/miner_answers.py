@@ -31,6 +31,8 @@ CATALOG = {table: makes.columns(table) for table in ["miner_sample", "hashboard_
 OF_THE_SOURCE = {"state", "state_reason", "error_codes", "reply_json"}
 # Asleep, a firmware may go on telling sensors that measure nothing.
 ASLEEP = {"idle", "curtailed"}
+# A row that tells only that a poll was due while another one went on.
+STALE = 2
 # Between the clock of the row and that of the account.
 SLACK_US = 2000
 
@@ -143,7 +145,7 @@ def difference(key, mapping, poll, row, table, faults=frozenset()):
             continue
         if told != wanted:
             found.append(f"{key} {name}: served {value!r}, in the lake {told!r}")
-        elif told is None and failed and not row["failed_mask"] >> column["bit"] & 1:
+        elif told is None and failed and not (row["failed_mask"] | row["unsupported_mask"]) >> column["bit"] & 1:
             found.append(f"{key} {name}: its command failed, and the row does not say so")
     return found
 
@@ -191,11 +193,18 @@ def owed(unit, covered):
 
 def compare(miners, boards, paths):
     """Differences between rows of the two tables and the account, as sentences; and how many polls there were."""
-    found, machines = units(load(paths))
+    return compare_with(miners, boards, load(paths))
+
+
+def compare_with(miners, boards, answers):
+    """The same, with the answers of the account."""
+    found, machines = units(answers)
     by_poll, differences, covered, seen = {}, [], {}, set()
     for row in boards:
         by_poll.setdefault((row["device_id"], row["ts"]), []).append(row)
     for row in miners:
+        if row["row_status"] == STALE and row["accepted_shares"] is None:
+            continue
         unit = unit_of(row["device_id"], found)
         own_boards = by_poll.pop((row["device_id"], row["ts"]), [])
         if unit is None:

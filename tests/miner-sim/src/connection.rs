@@ -136,7 +136,10 @@ async fn send(stream: &mut TcpStream, answer: &Answer, head: &[u8]) -> bool {
             if stream.write_all(&[*byte]).await.is_err() {
                 return false;
             }
-            tokio::time::sleep(DRIP).await;
+            tokio::select! {
+                () = is_closed(stream) => return false,
+                () = tokio::time::sleep(DRIP) => {}
+            }
         }
         return true;
     }
@@ -157,6 +160,13 @@ async fn send(stream: &mut TcpStream, answer: &Answer, head: &[u8]) -> bool {
         }
     }
     true
+}
+
+/// Waits until the client has closed the connection; for ever where it sends something instead.
+pub(crate) async fn is_closed(stream: &TcpStream) {
+    if stream.peek(&mut [0]).await.is_ok_and(|bytes| bytes > 0) {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Keeps a connection open that its fault wants open, until the client closes it.

@@ -166,9 +166,15 @@ impl Server {
         let counted = Counted(self);
         let _ = stream.set_nodelay(true);
         let limit = self.settings().connections_max;
-        if limit != 0 && self.settled_connections(limit).await > limit {
-            self.turn_away(self.ports[port].transport);
-            return;
+        if limit != 0 && self.connections.load(Ordering::SeqCst) > limit {
+            // Those that their clients have closed meanwhile are noticed before one too many is told.
+            tokio::select! {
+                () = connection::is_closed(&stream) => return,
+                () = tokio::time::sleep(SETTLING) => {}
+            }
+            if self.connections.load(Ordering::SeqCst) > limit {
+                return self.turn_away(self.ports[port].transport);
+            }
         }
         connection::serve(self, stream, port, counted).await;
     }

@@ -39,6 +39,11 @@ def tell(command, *way, shift=0):
     return [(command, lambda reply: shifted(at(reply, *way), shift))]
 
 
+def present(command, *way, shift=0):
+    """A reading that is not there when it is 0: a voltage or a power that nothing measures."""
+    return made(command, lambda reply: shifted(at(reply, *way), shift) or None)
+
+
 def real(command, *way):
     """A number that stays a fraction."""
     def read(reply):

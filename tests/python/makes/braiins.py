@@ -1,10 +1,10 @@
 """Braiins OS+ of 2025 over its REST interface."""
 
-from . import at, made, real, sensor, shifted, tell, word
+from . import at, made, present, real, sensor, shifted, tell, word
 
 PATH = "/api/v1/"
 STATS, DETAILS, BOARDS = PATH + "miner/stats", PATH + "miner/details", PATH + "miner/hw/hashboards"
-COOLING, POOLS, TUNER = PATH + "cooling/state", PATH + "pools/", PATH + "performance/tuner-state"
+COOLING, POOLS, TUNER = PATH + "cooling/state", PATH + "pools", PATH + "performance/tuner-state"
 WINDOWS = {"average": "since_restart", "5s": "last_5s", "1m": "last_1m", "5m": "last_5m", "15m": "last_15m"}
 LONG = {"30m": "last_30m", "1h": "last_1h", "24h": "last_24h"}
 
@@ -77,7 +77,7 @@ def board_mapping(place):
         "pcb_temp_max_celsius": sensor(BOARDS, *key("board_temp", "degree_c")),
         "inlet_temp_celsius": sensor(BOARDS, *key("lowest_inlet_temp", "degree_c")),
         "outlet_temp_celsius": sensor(BOARDS, *key("highest_outlet_temp", "degree_c")),
-        "voltage_millivolts": tell(BOARDS, *key("current_voltage", "volt"), shift=3),
+        "voltage_millivolts": present(BOARDS, *key("current_voltage", "volt"), shift=3),
         "frequency_kilohertz": tell(BOARDS, *key("current_frequency", "hertz"), shift=-3),
         "board_serial": word(BOARDS, *key("serial_number")),
         "board_status": made(BOARDS, lambda reply: "enabled" if at(reply, *key("enabled")) else "disabled"),

@@ -1,13 +1,8 @@
 """ePIC's PowerPlay over HTTP. A sensor that is not there prints 0."""
 
-from . import at, celsius, made, real, shifted, tell
+from . import at, celsius, made, present, real, shifted, tell
 
 SUMMARY = "/summary"
-
-
-def present(command, *way, shift=0):
-    """A reading that is not there when it is 0."""
-    return made(command, lambda reply: shifted(at(reply, *way), shift) or None)
 
 
 def numbered(items, index):

@@ -1,6 +1,6 @@
 """LuxOS, all of it over cgminer's port."""
 
-from . import at, cgminer_pools, cgminer_shares, made, shifted, tell, windows, word
+from . import at, cgminer_pools, cgminer_shares, made, present, shifted, tell, windows, word
 
 STATS = ("STATS", 1)
 CORNERS = ["TopLeft", "TopRight", "BottomLeft", "BottomRight"]
@@ -55,7 +55,7 @@ def board_mapping(place, board):
         "rejected_nonces": tell("devs", *key("Rejected")),
         "board_status": word("devs", *key("Status")),
         "board_serial": word("devs", *key("SerialNumber")),
-        "voltage_millivolts": tell(f"voltageget {board}", "VOLTAGE", 0, "Voltage", shift=3),
+        "voltage_millivolts": present(f"voltageget {board}", "VOLTAGE", 0, "Voltage", shift=3),
         "chips_found": tell("stats", *chain("chain_acn")),
         "chips_expected": made("stats", lambda reply: len(marks(reply) or []) or None),
         "frequency_kilohertz": tell("stats", *chain("freq"), shift=3),

@@ -82,7 +82,7 @@ impl Running {
         // The first poll of each brings who it is; the second one is like all that follow.
         let sim = &farm.sim;
         wait_for("every miner to be asked", 120, || (0..count).all(|unit| sim.calls(unit) > 0).then_some(())).unwrap();
-        std::thread::sleep(period * 2);
+        std::thread::sleep(period.mul_f64(1.5));
         Running { site, ingest, collector, farm, period }
     }
 
@@ -113,7 +113,7 @@ fn two_thousand_miners_of_six_makes_are_read_while_one_in_ten_hangs_refuses_or_l
     const COUNT: usize = 2000;
     // It needs all cores.
     let _turn = turn_alone();
-    let mut running = Running::start("miners", 21, COUNT, &MAKES, Duration::from_secs(15), Duration::from_secs(2));
+    let mut running = Running::start("miners", 21, COUNT, &MAKES, Duration::from_secs(20), Duration::from_secs(2));
     // A step that shares no divisor with the number of makes reaches all of them.
     let bad: Vec<usize> = (0..COUNT).filter(|unit| (unit / MAKES.len()) % 10 == 3).collect();
     for (i, unit) in bad.iter().enumerate() {
@@ -121,10 +121,10 @@ fn two_thousand_miners_of_six_makes_are_read_while_one_in_ten_hangs_refuses_or_l
         running.farm.change(*unit, Some(fault), state, reasons);
     }
     running.farm.sim.set_chips_lost(LOSES_CHIPS, &[0, 4]);
-    running.wait_periods(2.0);
+    running.wait_periods(1.6);
     running.farm.sim.set_chips_lost(LOSES_CHIPS, &[0, 11]);
     bad.iter().for_each(|unit| running.farm.change(*unit, None, "mining", &[None]));
-    running.wait_periods(2.0);
+    running.wait_periods(1.6);
     let site = running.finish();
     let [lake, joules, chips] = [site.lake(), query("j_per_th"), query("chips_lost")].map(|p| p.display().to_string());
     let account = site.folder.join("miners.jsonl").display().to_string();

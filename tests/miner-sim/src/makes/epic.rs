@@ -1,7 +1,7 @@
 //! ePIC's PowerPlay on an Antminer S19 XP: HTTP on cgminer's port, and a page on the web port.
 
 use super::{Firmware, Login, Question, Transport, question, recorded};
-use crate::body::{Build, Moment, Work};
+use crate::body::{Board, Build, Moment, Work};
 use crate::template::{Hole, list, quoted, tenths, whole};
 
 pub(super) static POWER_PLAY: Firmware = Firmware {
@@ -34,7 +34,7 @@ pub(super) static POWER_PLAY: Firmware = Firmware {
     ],
 };
 
-/// The recorded machine has three boards, of which 1 and 2 are enabled: part 0 here is board 1 there.
+/// Of the three boards of the recorded machine one has failed; this one has the other two, which are 1 and 2 there.
 const SUMMARY: &[Hole] = &[
     ("/Session/Accepted", |m, _| whole(m.accepted)),
     ("/Session/Rejected", |m, _| whole(m.rejected)),
@@ -52,8 +52,12 @@ const SUMMARY: &[Hole] = &[
     ("/HBs/#/Hashrate/0", |m, b| tenths(m.board_ghs(b, 0, 0.02) * 1000.0)),
     ("/HBs/#/Temperature", |m, b| format!("{:.3}", m.boards[b].pcb_celsius)),
     ("/HBs/#/Input Voltage", |m, b| format!("{:.3}", m.boards[b].volts)),
-    ("/HBStatus/1/Enabled", |m, _| whole(m.boards[0].alive)),
-    ("/HBStatus/2/Enabled", |m, _| whole(m.boards[1].alive)),
+    ("/HBStatus", |m, _| {
+        let one = |(i, board): (usize, &Board)| {
+            format!(r#"{{"Detected":true,"Enabled":{},"Index":{}}}"#, board.alive, i + 1)
+        };
+        list(m.boards.iter().enumerate().map(one))
+    }),
     ("/Stratum/IsPoolConnected", |m, _| whole(m.has_pool())),
     ("/Stratum/Current Pool", |m, _| quoted(&m.pool_url)),
     ("/StratumConfigs/0/pool", |m, _| quoted(&format!("stratum+tcp://{}", m.pool_url))),
@@ -71,6 +75,7 @@ const SUMMARY: &[Hole] = &[
 ];
 
 const CAPABILITIES: &[Hole] = &[
+    ("/Max HBs", |m, _| whole(m.boards.len())),
     ("/Control Board Version/cpuSerial", |m, _| quoted(&m.serial)),
     ("/Board Serial Numbers/#", |m, b| quoted(&format!("{}B{b}", m.serial))),
 ];

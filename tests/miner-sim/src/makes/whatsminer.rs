@@ -110,7 +110,7 @@ const STATUS: &[Hole] = &[
     ("/Msg/mineroff_reason", |m, _| {
         quoted(match m.work {
             Work::Asleep => "power off by api",
-            Work::Curtailed => "power off by schedule",
+            Work::Curtailed => "demand response",
             Work::Overheated => "over temperature",
             _ => "",
         })
