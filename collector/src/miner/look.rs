@@ -8,9 +8,10 @@ use super::POLL_TIMEOUTS;
 use super::exchange::Trouble;
 use super::identify::{Patience, identify};
 use super::poll::{Known, Poll};
+use super::raw_reply::Shapes;
 use super::reader::Reader;
 use super::readers::reader;
-use super::session::Peer;
+use super::session::{Allowance, Peer};
 use super::unidentified::Unidentified;
 use crate::config::{Credentials, Make, MinerConfig};
 use crate::source::Reading;
@@ -47,6 +48,7 @@ pub(crate) async fn look(miner: &MinerConfig, credentials: Option<&Credentials>,
     let http_address = make.map_or_else(|_| address.clone(), |make| miner.http_endpoint(make));
     let peer = Peer { address: address.clone(), http_address, credentials: credentials.cloned() };
     let end = Instant::now() + timeout * POLL_TIMEOUTS;
-    let reading = Poll { peer: &peer, reader, timeout, end }.run(&mut known).await;
+    let allowance = Allowance { timeout, end, is_short: false };
+    let reading = Poll { peer: &peer, reader, allowance, shapes: &Shapes::default() }.run(&mut known).await;
     Look { address, make: make.ok(), reading, took: began.elapsed() }
 }

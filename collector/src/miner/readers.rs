@@ -37,6 +37,7 @@ pub(super) fn reader(make: Make) -> Option<&'static dyn Reader> {
         #[cfg(feature = "asic-rs")]
         Make::Volcminer => Some(&asic::VOLCMINER),
         Make::Whatsminer => Some(&Whatsminer),
+        #[cfg(not(feature = "asic-rs"))]
         _ => None,
     }
 }

@@ -25,7 +25,11 @@ fn told<'a>(replies: &'a Replies, command: &str) -> Option<&'a Json> {
 }
 
 fn text<'a>(json: Option<&'a Json>, names: &[&str]) -> Option<&'a str> {
-    names.iter().find_map(|name| json?.text_of(name)).map(|text| text.trim_matches(['\'', ' '])).filter(|t| !t.is_empty())
+    names
+        .iter()
+        .find_map(|name| json?.text_of(name))
+        .map(|text| text.trim_matches(['\'', ' ']))
+        .filter(|t| !t.is_empty())
 }
 
 /// The model: `M60S_VK40`.

@@ -51,7 +51,9 @@ pub(super) fn judge(row: &Row, boards: &[Row], parts: &Parts<'_>, errors: &[Mine
     if is_stopped(parts) == Some(true) && rate.is_none_or(|rate| rate == 0 || !hashes_now(row)) {
         return Some(match () {
             () if is_hot => (State::Fault, Some("overheat")),
-            () if ["curtail", "demand", "schedule"].iter().any(|word| why.contains(word)) => (State::Sleeping, Some("curtailed")),
+            () if ["curtail", "demand", "schedule"].iter().any(|word| why.contains(word)) => {
+                (State::Sleeping, Some("curtailed"))
+            }
             () => (State::Sleeping, Some("standby")),
         });
     }

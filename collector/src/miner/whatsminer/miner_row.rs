@@ -132,11 +132,9 @@ fn read_shares(filler: &mut Filler<'_>, parts: &Parts<'_>) {
         Some(Json::List(list)) if !parts.pools.is_framed => list.as_slice(),
         _ => &[],
     };
-    for (column, name) in [
-        (miner::ACCEPTED_SHARES, "Accepted"),
-        (miner::REJECTED_SHARES, "Rejected"),
-        (miner::STALE_SHARES, "Stale"),
-    ] {
+    for (column, name) in
+        [(miner::ACCEPTED_SHARES, "Accepted"), (miner::REJECTED_SHARES, "Rejected"), (miner::STALE_SHARES, "Stale")]
+    {
         match (summary.text(name, ""), pools::sum(list, &[name])) {
             (Some(text), _) => filler.integer(column, Some(text), 0),
             (None, Some(sum)) => filler.read(column, sum),

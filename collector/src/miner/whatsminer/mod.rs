@@ -111,7 +111,8 @@ impl Reader for Whatsminer {
         let judged = judge::judge(&row, &boards, &parts, errors.as_deref().unwrap_or_default());
         let is_asked = |command: &&str| replies.get(command).is_some();
         let asked: Vec<&str> = identity::COMMANDS.into_iter().filter(is_asked).collect();
-        let is_missing = |command: &&str| replies.get(command).and_then(Result::err).is_some_and(|t| t != Trouble::Declined);
+        let is_missing =
+            |command: &&str| replies.get(command).and_then(Result::err).is_some_and(|t| t != Trouble::Declined);
         let is_told = parts.device.json.is_some() || !asked.is_empty();
         Told {
             identity: is_told.then(|| identity::identity(replies, &parts, boards.len())),
@@ -156,9 +157,8 @@ async fn ask_sample(session: &mut Session<'_>, known: &mut Known, replies: &mut 
     replies.add("summary", summary);
     match trouble {
         Some(Trouble::NoConnection(_) | Trouble::Refused | Trouble::Declined) => {
-            let may_be_open = trouble.is_some_and(|trouble| {
-                trouble.is_port_closed() || !matches!(trouble, Trouble::NoConnection(_))
-            });
+            let may_be_open =
+                trouble.is_some_and(|trouble| trouble.is_port_closed() || !matches!(trouble, Trouble::NoConnection(_)));
             if may_be_open && replies.get(parts::DEVICE).is_none() && ask_framed(session, replies).await.is_none() {
                 known.interface = Interface::Framed;
             }
@@ -239,7 +239,9 @@ async fn ask_plain(session: &mut Session<'_>, known: &mut Known, replies: &mut R
 fn raised(parts: &Parts<'_>) -> Option<Vec<MinerError>> {
     let mut errors: Vec<MinerError> = Vec::new();
     let mut add = |code: &str, reason: Option<&str>| {
-        if let Some(error) = codes::error(code, reason).filter(|error| errors.iter().all(|known| known.code != error.code)) {
+        if let Some(error) =
+            codes::error(code, reason).filter(|error| errors.iter().all(|known| known.code != error.code))
+        {
             errors.push(error);
         }
     };

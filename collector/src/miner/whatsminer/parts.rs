@@ -11,6 +11,9 @@ pub(super) const SUMMARY: &str = "get.miner.status summary";
 pub(super) const BOARDS: &str = "get.miner.status edevs";
 pub(super) const POOLS: &str = "get.miner.status pools";
 
+/// A command, whether it is one of port 4433, and how the part is found in its reply.
+type Place<'a> = (&'static str, bool, fn(&'a Json) -> Option<&'a Json>);
+
 /// A part of a reply and whether it came from port 4433, or why there is none.
 pub(super) struct Part<'a> {
     pub(super) json: Option<&'a Json>,
@@ -22,7 +25,7 @@ pub(super) struct Part<'a> {
 impl<'a> Part<'a> {
     /// The part of the first of some commands that has one. A reply of the right kind that lacks what it should have is
     /// unreadable.
-    fn of(replies: &'a Replies, places: &[(&str, bool, fn(&'a Json) -> Option<&'a Json>)]) -> Part<'a> {
+    fn of(replies: &'a Replies, places: &[Place<'a>]) -> Part<'a> {
         let mut trouble = None;
         for (command, is_framed, pick) in places {
             match replies.get(command) {
@@ -67,11 +70,10 @@ impl<'a> Parts<'a> {
     /// The parts of all replies.
     pub(super) fn of(replies: &'a Replies) -> Parts<'a> {
         Parts {
-            summary: Part::of(replies, &[(SUMMARY, true, |reply| object(message(reply)?.get("summary")?)), (
-                "summary",
-                false,
-                summary,
-            )]),
+            summary: Part::of(
+                replies,
+                &[(SUMMARY, true, |reply| object(message(reply)?.get("summary")?)), ("summary", false, summary)],
+            ),
             boards: Part::of(
                 replies,
                 &[
@@ -95,11 +97,14 @@ impl<'a> Parts<'a> {
                 ],
             ),
             status: Part::of(replies, &[("status", false, |reply| object(message(reply)?))]),
-            errors: Part::of(replies, &[
-                // Without an error there is no such list.
-                (DEVICE, true, |reply| message(reply)?.get("error-code").map_or(Some(&NONE), list)),
-                ("get_error_code", false, |reply| list(message(reply)?.get("error_code")?)),
-            ]),
+            errors: Part::of(
+                replies,
+                &[
+                    // Without an error there is no such list.
+                    (DEVICE, true, |reply| message(reply)?.get("error-code").map_or(Some(&NONE), list)),
+                    ("get_error_code", false, |reply| list(message(reply)?.get("error_code")?)),
+                ],
+            ),
             device: Part::of(replies, &[(DEVICE, true, |reply| object(message(reply)?.get("miner")?))]),
         }
     }

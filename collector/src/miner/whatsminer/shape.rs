@@ -35,10 +35,8 @@ pub(super) const CHIP_TEMPS: [Line; 2] = [
 ];
 
 /// What `get_psu` and the part `power` of `get.device.info` tell; the former says hundredths of a volt.
-pub(super) const PSU: [Line; 2] = [
-    (miner::PSU_INPUT_MILLIVOLTS, "vin", 1, "vin", 3),
-    (miner::PSU_INPUT_MILLIAMPERES, "iin", 0, "iin", 3),
-];
+pub(super) const PSU: [Line; 2] =
+    [(miner::PSU_INPUT_MILLIVOLTS, "vin", 1, "vin", 3), (miner::PSU_INPUT_MILLIAMPERES, "iin", 0, "iin", 3)];
 
 /// Hashrates of a board.
 pub(super) const BOARD_RATES: [Line; 6] = [
