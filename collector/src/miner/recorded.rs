@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use proptest::prelude::*;
 use racklake_schemas::{Cell, Row};
 
 use super::exchange::Trouble;
@@ -52,4 +53,23 @@ pub(super) fn changed(recorded: &[u8], from: &str, to: &str) -> Vec<u8> {
     let text = String::from_utf8_lossy(recorded);
     assert!(text.contains(from), "{from}");
     text.replace(from, to).into_bytes()
+}
+
+/// Any JSON, with the keys that a reader knows among its keys.
+pub(super) fn any_json(keys: &'static [&'static str]) -> impl Strategy<Value = Json> {
+    let key = prop_oneof![prop::sample::select(keys).prop_map(str::to_owned), "[a-z0-9_]{0,6}"];
+    let leaf = prop_oneof![
+        Just(Json::Null),
+        any::<bool>().prop_map(Json::Bool),
+        any::<i64>().prop_map(|number| Json::Number(number.to_string())),
+        any::<f64>().prop_map(|number| Json::Number(number.to_string())),
+        "[-0-9oxX.é]{0,20}".prop_map(Json::Text),
+        ".{0,12}".prop_map(Json::Text),
+    ];
+    leaf.prop_recursive(5, 64, 8, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Json::List),
+            prop::collection::vec((key.clone(), inner), 0..8).prop_map(Json::Object),
+        ]
+    })
 }

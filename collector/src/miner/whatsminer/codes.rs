@@ -57,7 +57,7 @@ fn parts<'a>(pattern: &str, code: &'a str) -> Option<Parts<'a>> {
         let digit = rest.get(..1)?;
         if letter == 'n' {
             parts.place = Some(digit);
-        } else if digit.chars().next() != Some(letter) {
+        } else if !digit.starts_with(letter) {
             return None;
         }
         rest = rest.get(1..)?;

@@ -11,6 +11,9 @@ pub(super) const SUMMARY: &str = "get.miner.status summary";
 pub(super) const BOARDS: &str = "get.miner.status edevs";
 pub(super) const POOLS: &str = "get.miner.status pools";
 
+/// A command, whether it is one of port 4433, and how the part is found in its reply.
+type Place<'a> = (&'static str, bool, fn(&'a Json) -> Option<&'a Json>);
+
 /// A part of a reply and whether it came from port 4433, or why there is none.
 pub(super) struct Part<'a> {
     pub(super) json: Option<&'a Json>,
@@ -22,7 +25,7 @@ pub(super) struct Part<'a> {
 impl<'a> Part<'a> {
     /// The part of the first of some commands that has one. A reply of the right kind that lacks what it should have is
     /// unreadable.
-    fn of(replies: &'a Replies, places: &[(&str, bool, fn(&'a Json) -> Option<&'a Json>)]) -> Part<'a> {
+    fn of(replies: &'a Replies, places: &[Place<'a>]) -> Part<'a> {
         let mut trouble = None;
         for (command, is_framed, pick) in places {
             match replies.get(command) {
