@@ -76,11 +76,7 @@ impl Words {
 }
 
 /// Reads the pools. Gives how many answer; `None` where the reply does not say.
-pub(super) fn fill_pools<'a>(
-    filler: &mut Filler<'_>,
-    pools: Result<Vec<&'a Json>, Trouble>,
-    words: &Words,
-) -> Option<usize> {
+pub(super) fn fill_pools(filler: &mut Filler<'_>, pools: Result<Vec<&Json>, Trouble>, words: &Words) -> Option<usize> {
     let pools = match pools {
         Ok(pools) => pools,
         Err(trouble) => {

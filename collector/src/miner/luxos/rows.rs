@@ -75,7 +75,7 @@ pub(super) fn miner_row(replies: &Replies, keys: &mut Keys) -> Row {
         None => {}
     }
     match replies.get("temps") {
-        Some(Ok(temps)) => match walk(temps, "TEMPS").map(Json::items).and_then(|boards| hottest(boards)) {
+        Some(Ok(temps)) => match walk(temps, "TEMPS").map(Json::items).and_then(hottest) {
             Some(hottest) => filler.read(miner::PCB_TEMP_MAX_CELSIUS, hottest),
             None => filler.absent(miner::PCB_TEMP_MAX_CELSIUS),
         },

@@ -142,7 +142,7 @@ fn board_rows(replies: &Replies, keys: &mut Keys) -> Vec<Row> {
     in_order(rows.collect())
 }
 
-fn numbered<'a>(boards: &'a [Json], number: i64) -> Option<&'a Json> {
+fn numbered(boards: &[Json], number: i64) -> Option<&Json> {
     boards.iter().find(|board| integer_at(board, "Index", 0) == Some(number))
 }
 

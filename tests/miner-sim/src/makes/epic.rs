@@ -53,9 +53,8 @@ const SUMMARY: &[Hole] = &[
     ("/HBs/#/Temperature", |m, b| format!("{:.3}", m.boards[b].pcb_celsius)),
     ("/HBs/#/Input Voltage", |m, b| format!("{:.3}", m.boards[b].volts)),
     ("/HBStatus", |m, _| {
-        let one = |(i, board): (usize, &Board)| {
-            format!(r#"{{"Detected":true,"Enabled":{},"Index":{}}}"#, board.alive, i + 1)
-        };
+        let one =
+            |(i, board): (usize, &Board)| format!(r#"{{"Detected":true,"Enabled":{},"Index":{}}}"#, board.alive, i + 1);
         list(m.boards.iter().enumerate().map(one))
     }),
     ("/Stratum/IsPoolConnected", |m, _| whole(m.has_pool())),
