@@ -6,17 +6,24 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::{Array as _, AsArray as _};
+use arrow::datatypes::Int64Type;
+use bytes::Bytes;
 use delta_kernel::{KernelError, Snapshot, SnapshotRef};
 use futures::TryStreamExt as _;
+use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
 use url::Url;
 
 use crate::delta::judge;
 use crate::error::StorageError;
-use crate::lake::Lake;
+use crate::lake::{Lake, store_path};
 
 /// Folder of the log below a table.
-const LOG: &str = "_delta_log";
+pub(crate) const LOG: &str = "_delta_log";
 
 /// What lies under a table's folder in the store, besides its log.
 #[derive(Debug, Default)]
@@ -91,11 +98,77 @@ impl Log {
         };
         let named = named().map_err(|error| judge(&self.place, error))?;
         let live = |(path, bytes, rows): (String, i64, Option<u64>)| {
-            let url = self.root.join(&path).map_err(|error| self.damaged(format!("file {path}: {error}")))?;
-            let path = store_path(&self.lake, &url)?;
+            let path = self.path(&path)?;
             Ok(LiveFile { path, bytes: u64::try_from(bytes).unwrap_or_default(), rows })
         };
         named.into_iter().map(live).collect()
+    }
+
+    /// Files that the log says were removed, and when (ms since 1970). Those that were long ago are forgotten: a checkpoint
+    /// keeps them for a week.
+    pub(crate) fn removed(&self) -> Result<BTreeMap<Path, i64>, StorageError> {
+        let mut removed = BTreeMap::new();
+        let next = match self.last_checkpoint()? {
+            Some(version) => {
+                let bytes = self.get(&format!("{version:020}.checkpoint.parquet"))?;
+                let bytes = bytes.ok_or_else(|| self.damaged(format!("checkpoint {version} is missing")))?;
+                for (path, at) in removed_in_checkpoint(bytes).map_err(|cause| self.damaged(cause.to_string()))? {
+                    removed.insert(self.path(&path)?, at);
+                }
+                version + 1
+            }
+            None => 0,
+        };
+        for version in next..=self.version() {
+            let Some(bytes) = self.get(&format!("{version:020}.json"))? else {
+                return Err(StorageError::retry(&self.place, format!("commit {version} of the log is gone")));
+            };
+            for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                let action: serde_json::Value =
+                    serde_json::from_slice(line).map_err(|error| self.damaged(format!("commit {version}: {error}")))?;
+                if let Some(path) = action["add"]["path"].as_str() {
+                    removed.remove(&self.path(path)?);
+                }
+                if let Some(path) = action["remove"]["path"].as_str() {
+                    // Without a time it may have been just now.
+                    removed
+                        .insert(self.path(path)?, action["remove"]["deletionTimestamp"].as_i64().unwrap_or(i64::MAX));
+                }
+            }
+        }
+        Ok(removed)
+    }
+
+    /// The store's own time of the newest commit, ms since 1970: it is not later than now.
+    pub(crate) fn store_now_ms(&self) -> Result<i64, StorageError> {
+        let path = self.of_log(&format!("{:020}.json", self.version()))?;
+        let modified = self.lake.modified_ms(&path)?;
+        modified.ok_or_else(|| StorageError::retry(&self.place, "the newest commit of the log is gone"))
+    }
+
+    fn last_checkpoint(&self) -> Result<Option<u64>, StorageError> {
+        let Some(bytes) = self.get("_last_checkpoint")? else { return Ok(None) };
+        let hint: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| self.damaged(e.to_string()))?;
+        Ok(hint["version"].as_u64())
+    }
+
+    fn of_log(&self, name: &str) -> Result<Path, StorageError> {
+        Ok(store_path(&self.lake, &self.root)?.join(LOG).join(name))
+    }
+
+    fn get(&self, name: &str) -> Result<Option<Bytes>, StorageError> {
+        let path = self.of_log(name)?;
+        let read = async { self.lake.store().get(&path).await?.bytes().await };
+        match self.lake.wait(read) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(StorageError::of_store(path.as_ref(), &error)),
+        }
+    }
+
+    fn path(&self, path: &str) -> Result<Path, StorageError> {
+        let url = self.root.join(path).map_err(|error| self.damaged(format!("file {path}: {error}")))?;
+        store_path(&self.lake, &url)
     }
 
     /// The position of an app id at this version.
@@ -116,6 +189,28 @@ impl Log {
     }
 }
 
-fn store_path(lake: &Lake, url: &Url) -> Result<Path, StorageError> {
-    Path::from_url_path(url.path()).map_err(|error| StorageError::of_store(lake.location(), &error))
+/// Removed files that a checkpoint remembers, and when they were removed.
+fn removed_in_checkpoint(bytes: Bytes) -> Result<Vec<(String, i64)>, ParquetError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    let leaves = builder.parquet_schema().columns().iter().enumerate();
+    let wanted = [["remove", "path"], ["remove", "deletionTimestamp"]];
+    let leaves: Vec<usize> = leaves
+        .filter(|(_, column)| wanted.iter().any(|parts| column.path().parts() == parts))
+        .map(|(leaf, _)| leaf)
+        .collect();
+    let mask = ProjectionMask::leaves(builder.parquet_schema(), leaves);
+    let mut removed = Vec::new();
+    for batch in builder.with_projection(mask).build()? {
+        let batch = batch?;
+        let remove = batch.column_by_name("remove").and_then(|column| column.as_struct_opt());
+        let paths = remove.and_then(|remove| remove.column_by_name("path")?.as_string_opt::<i32>());
+        let times =
+            remove.and_then(|remove| remove.column_by_name("deletionTimestamp")?.as_primitive_opt::<Int64Type>());
+        let (Some(remove), Some(paths), Some(times)) = (remove, paths, times) else { continue };
+        for row in (0..batch.num_rows()).filter(|row| remove.is_valid(*row) && paths.is_valid(*row)) {
+            let at = if times.is_valid(row) { times.value(row) } else { i64::MAX };
+            removed.push((paths.value(row).to_owned(), at));
+        }
+    }
+    Ok(removed)
 }
