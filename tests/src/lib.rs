@@ -14,7 +14,7 @@ pub mod sender;
 pub mod site;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The root of the repository.
 pub fn repository() -> PathBuf {
@@ -26,11 +26,17 @@ pub fn cache() -> PathBuf {
     repository().join("tests/.cache")
 }
 
-/// Waits for this test's turn: tests that start processes run one after another, since they share the broker and the
-/// cores. Also when the test before failed.
-pub fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+static TURNS: RwLock<()> = RwLock::new(());
+
+/// Waits for this test's turn beside others: tests that start processes and leave the shared broker alone. Most of their
+/// time they wait for something to happen.
+pub fn turn() -> RwLockReadGuard<'static, ()> {
+    TURNS.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for this test's turn alone: a test that kills the shared broker, or that needs all cores to itself.
+pub fn turn_alone() -> RwLockWriteGuard<'static, ()> {
+    TURNS.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs `check` until it gives a value, every 20 ms, at most `seconds` long.

@@ -8,7 +8,7 @@ use racklake_nvml_sim::Scenario;
 use racklake_schemas::clock::Clock;
 use racklake_tests::process::Process;
 use racklake_tests::site::{Site, http_get};
-use racklake_tests::{lake_tool, python, turn, wait_for};
+use racklake_tests::{lake_tool, python, turn_alone, wait_for};
 
 const TABLES: [&str; 4] = ["gpu_sample", "event", "device", "coverage"];
 /// Frames that are to be spooled.
@@ -64,7 +64,7 @@ fn start(site: &Site) -> (Process, String) {
 
 #[test]
 fn a_long_outage_is_delivered_completely_and_fresh_rows_do_not_wait_for_it() {
-    let _turn = turn();
+    let _turn = turn_alone();
     let wanted = std::env::var("RACKLAKE_DRAIN_FRAMES").map_or(FRAMES, |frames| frames.parse().unwrap());
     let site = Site::new("drain").unwrap();
     let ingest = site.start_ingest("ingest", "drain").unwrap();

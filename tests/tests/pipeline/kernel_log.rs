@@ -10,7 +10,7 @@ use std::time::Duration;
 use racklake_nvml_sim::{Burst, GpuScenario, Scenario};
 use racklake_tests::process::Process;
 use racklake_tests::site::Site;
-use racklake_tests::{python, turn, wait_for};
+use racklake_tests::{python, turn_alone, wait_for};
 
 const TABLES: [&str; 2] = ["event", "coverage"];
 const LINES: usize = 10_000;
@@ -115,7 +115,7 @@ fn check(site: &Site, log: &Log, twins: usize, nvml_only: usize, kills: usize) -
 #[test]
 fn ten_thousand_lines_in_a_burst_with_twins_in_nvml_are_exactly_the_right_rows() {
     const TWINS: usize = 3000;
-    let _turn = turn();
+    let _turn = turn_alone();
     let site = Site::new("kernel_log_burst").unwrap();
     let ingest = site.start_ingest("ingest", "kernel-log-burst").unwrap();
     TABLES.iter().for_each(|table| site.wait_for_topic(&ingest, table).unwrap());
@@ -147,7 +147,7 @@ fn ten_thousand_lines_in_a_burst_with_twins_in_nvml_are_exactly_the_right_rows()
 #[test]
 fn a_collector_that_is_killed_while_it_reads_the_log_neither_loses_nor_doubles_a_line() {
     const KILLS: usize = 5;
-    let _turn = turn();
+    let _turn = turn_alone();
     let site = Site::new("kernel_log_kills").unwrap();
     let ingest = site.start_ingest("ingest", "kernel-log-kills").unwrap();
     TABLES.iter().for_each(|table| site.wait_for_topic(&ingest, table).unwrap());

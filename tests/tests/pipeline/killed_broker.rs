@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use racklake_tests::sender::Sender;
 use racklake_tests::site::{PARTITIONS, Site};
-use racklake_tests::turn;
+use racklake_tests::turn_alone;
 
 #[test]
 fn a_killed_broker_loses_and_doubles_nothing() {
-    let _turn = turn();
+    let _turn = turn_alone();
     let site = Site::new("killed_broker").unwrap();
     let ingest = site.start_ingest("ingest", "killed-broker").unwrap();
     site.wait_for_topic(&ingest, "gpu_sample").unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use racklake_nvml_sim::Scenario;
 use racklake_tests::process::Process;
 use racklake_tests::site::Site;
-use racklake_tests::{count_lines, python, turn, wait_for};
+use racklake_tests::{count_lines, python, turn_alone, wait_for};
 
 const KILLS: usize = 8;
 /// The broker is away from this kill on, and back at that one.
@@ -35,7 +35,7 @@ fn start(site: &Site, library: &Path) -> Process {
 
 #[test]
 fn kills_of_the_collector_cost_the_reads_in_flight_and_nothing_else() {
-    let _turn = turn();
+    let _turn = turn_alone();
     let seed = std::process::id();
     println!("seed {seed}");
     let site = Site::new("killed_collector").unwrap();
