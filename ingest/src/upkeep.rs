@@ -210,3 +210,53 @@ fn sweep(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use racklake_schemas::clock::DAY;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::dead_letter::DeadLetters;
+    use crate::lake_tool::tests::{event_files, lake_with_event_at};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_table_is_sealed_by_whoever_owns_its_first_partition_and_by_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        lake_with_event_at(folder.path(), 1, Clock::now_us() - 2 * DAY).await;
+        let mut config = Config::new("127.0.0.1:1", folder.path().display().to_string());
+        config.upkeep.period = Duration::from_millis(20);
+        let start = |config: &Config, owned: &Owned| {
+            let lake = Lake::open(&config.lake.location, &BTreeMap::new()).unwrap();
+            let (events, _outbox) = OwnEvents::new(config, DeadLetters::new(config).unwrap());
+            let (topics, health) = (config.topics(), Health::default());
+            let shutdown = CancellationToken::new();
+            let upkeep = Upkeep::new(config.upkeep.clone(), lake, topics, owned.clone(), events, health);
+            (tokio::spawn(upkeep.run(shutdown.clone())), shutdown)
+        };
+        let index = config.topics().iter().position(|topic| topic.table.name == "event").unwrap();
+        let owned = Owned::default();
+        owned.set(index, true);
+
+        // Switched off it does nothing.
+        let mut off = config.clone();
+        off.upkeep.enabled = false;
+        start(&off, &owned).0.await.unwrap();
+        owned.set(index, false);
+        let (running, shutdown) = start(&config, &owned);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(event_files(folder.path()), (1, 0), "it is not ours");
+        owned.set(index, true);
+        let sealed = async {
+            while event_files(folder.path()).1 == 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), sealed).await.unwrap();
+        shutdown.cancel();
+        tokio::time::timeout(Duration::from_secs(60), running).await.unwrap().unwrap();
+        assert_eq!(event_files(folder.path()), (1, 1), "what was merged waits for the vacuum");
+    }
+}

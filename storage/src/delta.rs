@@ -31,7 +31,7 @@ use url::Url;
 
 use crate::error::StorageError;
 use crate::table::Span;
-pub(crate) use live::{Change, Exchange, Live};
+pub(crate) use live::{Change, Found, Live};
 
 /// A checkpoint is written after this many commits.
 const CHECKPOINT_COMMITS: u64 = 100;

@@ -16,6 +16,7 @@
 mod delta;
 mod dictionary;
 mod error;
+mod exchange;
 mod file;
 mod lake;
 mod log;

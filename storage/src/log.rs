@@ -3,7 +3,7 @@
 //! `delta` opens a table to write it, and would create or change one that is not as it should be; a proof must do neither.
 //! It does not tell a file that was removed by a later commit from one that no commit ever named: neither is live.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{Array as _, AsArray as _};
@@ -22,6 +22,7 @@ use crate::delta::judge;
 use crate::error::StorageError;
 use crate::lake::{Lake, store_path};
 
+const DAMAGED: &str = "look at the table's _delta_log: it is damaged, or written by another program";
 /// Folder of the log below a table.
 pub(crate) const LOG: &str = "_delta_log";
 
@@ -43,9 +44,21 @@ pub(crate) struct LiveFile {
     pub(crate) rows: Option<u64>,
 }
 
+/// What one commit does to the files of a table.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// Files that it adds.
+    pub(crate) added: BTreeSet<Path>,
+    /// Files that it removes, and when (ms since 1970).
+    pub(crate) removed: BTreeMap<Path, i64>,
+    /// Domains that it writes.
+    pub(crate) domains: BTreeSet<String>,
+}
+
 /// A table's log at its newest version.
 pub(crate) struct Log {
     lake: Lake,
+    table: &'static str,
     place: String,
     root: Url,
     snapshot: SnapshotRef,
@@ -73,11 +86,11 @@ pub(crate) fn has_log(lake: &Lake, table: &str) -> Result<bool, StorageError> {
 
 impl Log {
     /// Loads the newest version.
-    pub(crate) fn load(lake: &Lake, table: &str) -> Result<Log, StorageError> {
+    pub(crate) fn load(lake: &Lake, table: &'static str) -> Result<Log, StorageError> {
         let (place, root) = (lake.place(table), lake.table_url(table)?);
         let snapshot = Snapshot::builder_for(root.as_str()).build(lake.engine().kernel());
         let snapshot = snapshot.map_err(|error| judge(&place, error))?;
-        Ok(Log { lake: lake.clone(), place, root, snapshot })
+        Ok(Log { lake: lake.clone(), table, place, root, snapshot })
     }
 
     pub(crate) fn version(&self) -> u64 {
@@ -120,21 +133,9 @@ impl Log {
             None => 0,
         };
         for version in next..=self.version() {
-            let Some(bytes) = self.get(&format!("{version:020}.json"))? else {
-                return Err(StorageError::retry(&self.place, format!("commit {version} of the log is gone")));
-            };
-            for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                let action: serde_json::Value =
-                    serde_json::from_slice(line).map_err(|error| self.damaged(format!("commit {version}: {error}")))?;
-                if let Some(path) = action["add"]["path"].as_str() {
-                    removed.remove(&self.path(path)?);
-                }
-                if let Some(path) = action["remove"]["path"].as_str() {
-                    // Without a time it may have been just now.
-                    removed
-                        .insert(self.path(path)?, action["remove"]["deletionTimestamp"].as_i64().unwrap_or(i64::MAX));
-                }
-            }
+            let changes = Changes::of(&self.lake, self.table, version)?;
+            removed.retain(|path, _| !changes.added.contains(path));
+            removed.extend(changes.removed);
         }
         Ok(removed)
     }
@@ -153,17 +154,11 @@ impl Log {
     }
 
     fn of_log(&self, name: &str) -> Result<Path, StorageError> {
-        Ok(store_path(&self.lake, &self.root)?.join(LOG).join(name))
+        of_log(&self.lake, self.table, name)
     }
 
     fn get(&self, name: &str) -> Result<Option<Bytes>, StorageError> {
-        let path = self.of_log(name)?;
-        let read = async { self.lake.store().get(&path).await?.bytes().await };
-        match self.lake.wait(read) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(StorageError::of_store(path.as_ref(), &error)),
-        }
+        get(&self.lake, &self.of_log(name)?)
     }
 
     fn path(&self, path: &str) -> Result<Path, StorageError> {
@@ -185,7 +180,49 @@ impl Log {
     }
 
     fn damaged(&self, cause: String) -> StorageError {
-        StorageError::stop(&self.place, cause, "look at the table's _delta_log: it names what is no path")
+        StorageError::stop(&self.place, cause, DAMAGED)
+    }
+}
+
+impl Changes {
+    /// Reads the commit of a version.
+    pub(crate) fn of(lake: &Lake, table: &str, version: u64) -> Result<Changes, StorageError> {
+        let (place, root) = (lake.place(table), lake.table_url(table)?);
+        let Some(bytes) = get(lake, &of_log(lake, table, &format!("{version:020}.json"))?)? else {
+            return Err(StorageError::retry(&place, format!("commit {version} of the log is gone")));
+        };
+        let damaged = |cause: String| StorageError::stop(&place, format!("commit {version}: {cause}"), DAMAGED);
+        let path = |path: &str| store_path(lake, &root.join(path).map_err(|error| damaged(error.to_string()))?);
+        let mut changes = Changes::default();
+        for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let action: serde_json::Value = serde_json::from_slice(line).map_err(|error| damaged(error.to_string()))?;
+            if let Some(added) = action["add"]["path"].as_str() {
+                changes.added.insert(path(added)?);
+            }
+            if let Some(removed) = action["remove"]["path"].as_str() {
+                // Without a time it may have been just now.
+                let at = action["remove"]["deletionTimestamp"].as_i64().unwrap_or(i64::MAX);
+                changes.removed.insert(path(removed)?, at);
+            }
+            if let Some(domain) = action["domainMetadata"]["domain"].as_str() {
+                changes.domains.insert(domain.to_owned());
+            }
+        }
+        Ok(changes)
+    }
+}
+
+fn of_log(lake: &Lake, table: &str, name: &str) -> Result<Path, StorageError> {
+    Ok(store_path(lake, &lake.table_url(table)?)?.join(LOG).join(name))
+}
+
+/// A file; nothing where there is none.
+fn get(lake: &Lake, path: &Path) -> Result<Option<Bytes>, StorageError> {
+    let read = async { lake.store().get(path).await?.bytes().await };
+    match lake.wait(read) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(StorageError::of_store(path.as_ref(), &error)),
     }
 }
 

@@ -243,7 +243,7 @@ impl LakeTable {
                         }
                         Err(error) => tries.failures.push(error),
                     }
-                    self.lake.wait(tokio::time::sleep(tries.pause()));
+                    self.lake.wait(async { tokio::time::sleep(tries.pause()).await });
                 }
             }
             self.refresh()?;

@@ -238,4 +238,4 @@ fn property(text: &str) -> Result<(String, Property), String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -21,7 +21,7 @@ async fn lake_with_event(folder: &std::path::Path, seq: i64) {
 }
 
 /// The same, of that time (µs UTC).
-async fn lake_with_event_at(folder: &std::path::Path, seq: i64, time: i64) {
+pub(crate) async fn lake_with_event_at(folder: &std::path::Path, seq: i64, time: i64) {
     let location = folder.display().to_string();
     let write = move || {
         let table = &tables::EVENT;
@@ -147,7 +147,7 @@ fn a_proof_names_every_finding_and_says_what_it_is() {
 }
 
 /// Data files of the events, hot and sealed.
-fn event_files(folder: &std::path::Path) -> (usize, usize) {
+pub(crate) fn event_files(folder: &std::path::Path) -> (usize, usize) {
     fn count(folder: std::path::PathBuf) -> usize {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         entries.map(|entry| if entry.path().is_dir() { count(entry.path()) } else { 1 }).sum()

@@ -1,7 +1,7 @@
 //! The files of one version with what the log says of their rows, and the commit that puts some in the place of others.
 //!
 //! Files go only if every one of them is live in the version that the commit is built on: a stale list of removals,
-//! replayed on a newer version, would double the rows that its additions hold.
+//! replayed on a newer version, would double the rows that its additions hold. `exchange` sees to that.
 
 use std::collections::BTreeSet;
 
@@ -55,15 +55,11 @@ pub(crate) struct Change<'a> {
     pub(crate) domain: Option<(&'a str, &'a str)>,
 }
 
-/// Outcome of trying to change files.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Exchange {
-    /// It is in the version that the table is now at.
-    Committed,
-    /// Somebody else has written that version.
-    Conflicted,
-    /// A file that was to go is not live in this version. Nothing was committed.
-    Stale,
+/// The log's rows of files that are to go, all of them live in one version.
+pub(crate) struct Found {
+    /// That version.
+    pub(crate) version: u64,
+    rows: Vec<(RecordBatch, Vec<bool>)>,
 }
 
 impl DeltaTable {
@@ -79,23 +75,28 @@ impl DeltaTable {
         Ok(files)
     }
 
-    /// Tries once to let files go and others come, on top of this version.
-    pub(crate) fn exchange(&mut self, change: &Change<'_>) -> Result<Exchange, StorageError> {
-        let mut goes = Vec::new();
+    /// Finds files in this version; nothing where one of them is not live.
+    pub(crate) fn find(&self, paths: &BTreeSet<String>) -> Result<Option<Found>, StorageError> {
+        let mut rows = Vec::new();
         let mut found = 0;
         for (batch, selected) in self.scan_files()? {
-            let rows = FileRows::new(&batch).ok_or_else(|| self.strange("its files are listed in another way"))?;
-            let is_gone = |row| is_selected(&selected, row) && change.gone.contains(rows.paths.value(row));
+            let files = FileRows::new(&batch).ok_or_else(|| self.strange("its files are listed in another way"))?;
+            let is_meant = |row| is_selected(&selected, row) && paths.contains(files.paths.value(row));
             // As long as the batch: rows behind a selection's end count as selected.
-            let chosen: Vec<bool> = (0..batch.num_rows()).map(is_gone).collect();
+            let chosen: Vec<bool> = (0..batch.num_rows()).map(is_meant).collect();
             let count = chosen.iter().filter(|chosen| **chosen).count();
             if count > 0 {
                 found += count;
-                goes.push((batch, chosen));
+                rows.push((batch, chosen));
             }
         }
-        if found != change.gone.len() {
-            return Ok(Exchange::Stale);
+        Ok((found == paths.len()).then(|| Found { version: self.version(), rows }))
+    }
+
+    /// Tries once to let files go and others come, on top of this version, in which the files were found.
+    pub(crate) fn exchange(&mut self, found: &Found, change: &Change<'_>) -> Result<Attempt, StorageError> {
+        if found.version != self.version() {
+            return Ok(Attempt::Conflicted);
         }
         let operation = if change.changes_rows { UpdateTableOperation::Delete } else { UpdateTableOperation::Optimize };
         let build = || {
@@ -105,8 +106,9 @@ impl DeltaTable {
                 builder = builder.with_domain_metadata(name, text);
             }
             let mut transaction = builder.build(self.engine.kernel.as_ref(), Box::new(FileSystemCommitter::new()))?;
-            for (batch, chosen) in goes {
-                transaction.remove_files(FilteredEngineData::try_new(Box::new(ArrowEngineData::new(batch)), chosen)?);
+            for (batch, chosen) in &found.rows {
+                let batch = Box::new(ArrowEngineData::new(batch.clone()));
+                transaction.remove_files(FilteredEngineData::try_new(batch, chosen.clone())?);
             }
             for add in change.adds {
                 transaction.add_files(Box::new(ArrowEngineData::new(add.clone())));
@@ -114,10 +116,7 @@ impl DeltaTable {
             Ok(transaction)
         };
         let transaction = build().map_err(|error| self.judge(error))?;
-        Ok(match self.commit(transaction)? {
-            Attempt::Committed => Exchange::Committed,
-            Attempt::Conflicted => Exchange::Conflicted,
-        })
+        self.commit(transaction)
     }
 
     /// The rows that a scan gives, one for each file, and which of them are meant.

@@ -22,12 +22,13 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use racklake_schemas::clock::{Clock, DAY};
 use uuid::Uuid;
 
-use crate::delta::{Change, Exchange, file_meta, partition_values};
+use crate::delta::{Change, file_meta, partition_values};
 use crate::error::StorageError;
+use crate::exchange::Exchanged;
 use crate::file;
 use crate::lake::store_path;
 use crate::log::Log;
-use crate::table::{LakeTable, Tries};
+use crate::table::LakeTable;
 use input::Input;
 use merge::{MergeError, Order, merge};
 use output::Output;
@@ -137,40 +138,22 @@ impl LakeTable {
     /// Puts the merged file in the place of its inputs, or throws it away.
     fn commit_merged(&mut self, seal: &Seal, merged: Merged) -> Result<Sealed, StorageError> {
         let gone: BTreeSet<String> = seal.inputs.iter().map(|file| file.path.clone()).collect();
-        let ours = BTreeSet::from([merged.path.clone()]);
         let adds = [merged.add.clone()];
         let change = Change { gone: &gone, adds: &adds, changes_rows: false, domain: None };
-        let mut tries = Tries::default();
-        loop {
-            self.refresh()?;
-            // A try may have gone through whatever its answer was: also a conflict may be one with ourselves, when the store
-            // took the commit, its answer was lost, and it was sent again.
-            if tries.were_made() && self.has_all(&ours)? {
-                return Ok(self.sealed(merged));
+        let is_young = || Clock::now_us() - merged.written_at <= AGE_MAX;
+        self.refresh()?;
+        match self.exchange(&change, Some(&merged.at), &is_young)? {
+            Exchanged::Committed => {
+                let version = self.version();
+                Ok(Sealed::Committed { version, path: merged.path, bytes: merged.bytes, rows: merged.rows })
             }
-            tries.may_go_on(&self.place)?;
-            if Clock::now_us() - merged.written_at > AGE_MAX {
-                return Ok(Sealed::Abandoned);
-            }
-            match self.delta.exchange(&change) {
-                Ok(Exchange::Committed) => return Ok(self.sealed(merged)),
-                Ok(Exchange::Conflicted) => tries.conflicts += 1,
-                Ok(Exchange::Stale) => {
-                    if !tries.were_made() || !self.was_named(&merged) {
-                        self.throw_away(&merged);
-                    }
-                    return Ok(Sealed::Abandoned);
+            Exchanged::Stale { was_tried } => {
+                if !was_tried || !self.was_named(&merged) {
+                    self.throw_away(&merged);
                 }
-                Err(error) => tries.failures.push(error),
+                Ok(Sealed::Abandoned)
             }
-            self.lake.wait(tokio::time::sleep(tries.pause()));
         }
-    }
-
-    fn sealed(&mut self, merged: Merged) -> Sealed {
-        let version = self.version();
-        self.delta.checkpoint_if_due();
-        Sealed::Committed { version, path: merged.path, bytes: merged.bytes, rows: merged.rows }
     }
 
     /// Whether the log names the file as one that was removed, so that it was live for a while and a reader may still want

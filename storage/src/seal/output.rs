@@ -78,3 +78,33 @@ impl Drop for Output {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_large_file_appears_whole_and_one_that_is_given_up_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::open(folder.path().to_str().unwrap(), &BTreeMap::new()).unwrap();
+        let files = || std::fs::read_dir(folder.path().join("t")).map_or(0, Iterator::count);
+        for (bytes, is_finished) in [(2 * PART_BYTES + 17, true), (100, true), (2 * PART_BYTES, false), (100, false)] {
+            let path = crate::lake::store_path(&lake, &lake.table_url("t").unwrap().join("f").unwrap()).unwrap();
+            let content: Vec<u8> = (0..bytes).map(|at| (at * 7 + at / 1000) as u8).collect();
+            let mut output = Output::new(&lake, path);
+            content.chunks(999_983).for_each(|chunk| output.write_all(chunk).unwrap());
+            let file = folder.path().join("t/f");
+            assert!(!file.exists(), "{bytes}");
+            if is_finished {
+                assert_eq!(output.finish().unwrap(), bytes as u64);
+                assert!(std::fs::read(&file).unwrap() == content, "{bytes}");
+                std::fs::remove_file(file).unwrap();
+            } else {
+                drop(output);
+            }
+            assert_eq!(files(), 0, "{bytes}");
+        }
+    }
+}

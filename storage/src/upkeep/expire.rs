@@ -8,11 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use racklake_schemas::clock::{Clock, DAY};
 
 use super::{EXPIRED, ExpiredFrames};
-use crate::delta::{Change, Exchange, Live};
+use crate::delta::{Change, Live};
 use crate::error::StorageError;
-use crate::table::{LakeTable, Tries};
+use crate::exchange::Exchanged;
+use crate::table::LakeTable;
 use crate::verify::{columns, rows};
 
+/// How often an expiry begins anew, because the files or the domain were changed by others.
+const ROUNDS_MAX: u32 = 10;
 const DAMAGED: &str = "report it: the domain racklake.expired is not what racklake writes";
 
 /// A day of one site that is past its age.
@@ -78,14 +81,17 @@ impl LakeTable {
     /// Retry and NoRoom as the store says; Stop, when a file of these days cannot be read or the table is damaged.
     pub fn expire(&mut self, floor: i32, watch: &dyn Fn(u64)) -> Result<Option<Expired>, StorageError> {
         let mut known: BTreeMap<String, Vec<(String, Vec<i64>)>> = BTreeMap::new();
-        let mut tries = Tries::default();
+        let mut rounds = 0;
         loop {
             self.refresh()?;
             let old: Vec<Live> = self.delta.live()?.into_iter().filter(|file| file.day < floor).collect();
             if old.is_empty() {
                 return Ok(None);
             }
-            tries.may_go_on(&self.place)?;
+            rounds += 1;
+            if rounds > ROUNDS_MAX {
+                return Err(StorageError::retry(&self.place, "others removed files of the same days again and again"));
+            }
             let damaged = |cause: String| StorageError::stop(&self.place, cause, DAMAGED);
             let mut expired = ExpiredFrames::read(self.domain(EXPIRED)?.as_deref()).map_err(damaged)?;
             expired.floor = expired.floor.max(floor);
@@ -99,17 +105,10 @@ impl LakeTable {
             let text = expired.text().map_err(damaged)?;
             let gone: BTreeSet<String> = old.iter().map(|file| file.path.clone()).collect();
             let change = Change { gone: &gone, adds: &[], changes_rows: true, domain: Some((EXPIRED, &text)) };
-            match self.delta.exchange(&change) {
-                Ok(Exchange::Committed) => {
-                    self.forget_known();
-                    let (version, files) = (self.version(), old.len() as u64);
-                    self.delta.checkpoint_if_due();
-                    return Ok(Some(Expired { version, files, rows: old.iter().map(|file| file.rows).sum() }));
-                }
-                Ok(Exchange::Conflicted | Exchange::Stale) => tries.conflicts += 1,
-                Err(error) => tries.failures.push(error),
+            if self.exchange(&change, None, &|| true)? == Exchanged::Committed {
+                let (version, files) = (self.version(), old.len() as u64);
+                return Ok(Some(Expired { version, files, rows: old.iter().map(|file| file.rows).sum() }));
             }
-            self.lake.wait(tokio::time::sleep(tries.pause()));
         }
     }
 

@@ -3,10 +3,11 @@
 //! The process is this test binary again. `RACKLAKE_KILLS` says how often it is killed.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use racklake_schemas::clock::{DAY, MINUTE};
 use racklake_schemas::{Cell, Rows, catalog};
@@ -20,6 +21,8 @@ use crate::verify::{DEVICES, row, stream, table};
 const TABLE: &str = "gpu_sample";
 const LAKE: &str = "RACKLAKE_KILLED_LAKE";
 const GO: ControlFlow<()> = ControlFlow::Continue(());
+/// No step takes so long.
+const LONG: Duration = Duration::from_secs(60);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
 fn open(location: &str) -> (Lake, LakeTable) {
@@ -30,6 +33,15 @@ fn open(location: &str) -> (Lake, LakeTable) {
 
 fn position(table: &LakeTable) -> i64 {
     table.position("t/0").unwrap().unwrap_or(0)
+}
+
+/// What the process has begun, a line each.
+fn steps_of(location: &str) -> PathBuf {
+    PathBuf::from(format!("{location}.steps"))
+}
+
+fn steps(location: &str) -> Vec<String> {
+    std::fs::read_to_string(steps_of(location)).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
 /// Time of a frame: a minute for each, so that hours and days go by.
@@ -67,12 +79,14 @@ async fn child() {
             let _lake = lake;
             loop {
                 write(&mut writing);
+                std::thread::sleep(Duration::from_millis(15));
             }
         }
     });
     let table = catalog::table(TABLE).unwrap();
     let (_, mut opened) = open(&location);
-    let says = move |what: &str| std::fs::write(format!("{location}.doing"), what).unwrap();
+    let steps = std::fs::File::options().create(true).append(true).open(steps_of(&location)).unwrap();
+    let says = move |what: &str| writeln!(&steps, "{what}").unwrap();
     let rules = SealRules { day_quiet: Duration::ZERO, files_max: 20, ..SealRules::default() };
     tokio::task::spawn_blocking(move || {
         loop {
@@ -126,13 +140,19 @@ async fn a_lake_whose_keeper_is_killed_at_any_moment_stays_whole() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let pause = 150 + Uuid::new_v4().as_u128() as u64 % 700;
-        std::thread::sleep(Duration::from_millis(pause));
+        // It is killed a moment after it has begun another few steps.
+        let random = Uuid::new_v4().as_u128() as u64;
+        let (due, begin) = (steps(&location).len() + 1 + (random % 9) as usize, Instant::now());
+        while steps(&location).len() < due && begin.elapsed() < LONG && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(random / 9 % 120));
         let ended = child.try_wait().unwrap();
         child.kill().unwrap();
         let output = child.wait_with_output().unwrap();
         assert!(ended.is_none(), "it ended by itself: {}", String::from_utf8_lossy(&output.stderr));
-        let doing = std::fs::read_to_string(format!("{location}.doing")).unwrap_or_else(|_| "starting".to_owned());
+        assert!(begin.elapsed() < LONG, "it does not go on: {:?}", steps(&location).last());
+        let doing = steps(&location).pop().unwrap_or_else(|| "starting".to_owned());
         *killed_at.entry(doing).or_default() += 1;
 
         let (lake, mut opened) = open(&location);
