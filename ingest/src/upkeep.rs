@@ -120,12 +120,15 @@ impl Upkeep {
         };
         self.tell(table, &done);
         match result {
-            Ok(()) if done.failed.is_empty() => self.health.clear(&what),
-            Ok(()) => {}
+            Ok(()) if self.left.keys().any(|name| name.starts_with(&format!("{} ", table.name))) => {}
+            Ok(()) => self.health.clear(&what),
             Err(error) if shutdown.is_cancelled() => tracing::debug!(table = table.name, %error, "upkeep was stopped"),
             Err(error) => {
                 tracing::warn!(table = table.name, %error, "upkeep failed; it is tried again");
-                self.health.set(&what, error.to_string());
+                // What passes by itself is told by the flushes, which meet it too.
+                if matches!(error, StorageError::Stop { .. }) {
+                    self.health.set(&what, error.to_string());
+                }
             }
         }
         if is_due {
