@@ -23,6 +23,7 @@ mod object_store;
 mod own_events;
 mod power_loss;
 mod probe;
+mod queries;
 mod rebalance;
 mod recreated_topic;
 mod reload;
