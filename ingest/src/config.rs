@@ -3,6 +3,8 @@
 //! Plain data with a default for every key that can have one; unknown keys are refused. What it does not promise: that
 //! Kafka or the lake can be reached with them; `check` finds that out.
 
+mod upkeep;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,6 +16,8 @@ use racklake_schemas::settings::{self, SettingsError};
 use racklake_schemas::{Table, catalog, tables};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+
+pub use upkeep::UpkeepConfig;
 
 /// Rows of one partition must stay well below what their 32-bit offsets can reach (`wire::ROWS_BYTES_MAX`).
 const BUFFER_BYTES_LIMIT: usize = 1 << 30;
@@ -32,6 +36,9 @@ pub struct Config {
     /// What is remembered of received frames.
     #[serde(default)]
     pub received: ReceivedConfig,
+    /// How the lake is kept in order.
+    #[serde(default)]
+    pub upkeep: UpkeepConfig,
     /// Who ingest is in the events that it tells itself.
     #[serde(default)]
     pub events: EventsConfig,
@@ -189,6 +196,7 @@ impl Config {
             lake: LakeConfig { location: location.into(), options: BTreeMap::new() },
             flush: FlushConfig::default(),
             received: ReceivedConfig::default(),
+            upkeep: UpkeepConfig::default(),
             events: EventsConfig::default(),
             http: HttpConfig::default(),
         }
@@ -249,6 +257,7 @@ impl Config {
                 flush.buffer_bytes_max, flush.bytes_max
             ));
         }
+        self.upkeep.validate()?;
         if let Some(name) = kafka.tables.iter().find(|name| catalog::table(name).is_none()) {
             return Err(format!("kafka.tables: {}", unknown_table(name)));
         }
@@ -275,7 +284,8 @@ impl Config {
             ("events.node", self.events.node != wanted.events.node),
             ("http.listen", self.http.listen != wanted.http.listen),
         ];
-        let next = Config { flush: wanted.flush.clone(), received: wanted.received.clone(), ..self.clone() };
+        let (flush, received, upkeep) = (wanted.flush.clone(), wanted.received.clone(), wanted.upkeep.clone());
+        let next = Config { flush, received, upkeep, ..self.clone() };
         (next, differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect())
     }
 

@@ -26,9 +26,11 @@ pub mod received;
 mod service;
 mod topic_id;
 mod topics;
+mod upkeep;
 
 pub use check::check;
 pub use config::{
     Config, EventsConfig, FlushConfig, HttpConfig, KafkaConfig, LakeConfig, Property, ReceivedConfig, Topic, Topics,
+    UpkeepConfig,
 };
 pub use service::{Reload, run, run_with_reloads};

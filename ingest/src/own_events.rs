@@ -46,8 +46,8 @@ pub(crate) struct OwnEvent {
     pub(crate) details: Value,
 }
 
-/// Where events are told.
-#[derive(Debug)]
+/// Where events are told; clones tell the same outbox.
+#[derive(Debug, Clone)]
 pub(crate) struct OwnEvents {
     queue: mpsc::Sender<(i64, OwnEvent)>,
     untold: Arc<AtomicU64>,
@@ -238,7 +238,7 @@ mod tests {
     fn every_event_is_in_the_list() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let list = std::fs::read_to_string(root.join("../docs/events.md")).unwrap();
-        for name in ["clock_suspect", "kafka_retention_overtook", "columns_unknown"] {
+        for name in ["clock_suspect", "kafka_retention_overtook", "columns_unknown", "seal_row_repeated"] {
             assert!(list.contains(&format!("| `{name}` |")), "add {name} to docs/events.md");
         }
     }

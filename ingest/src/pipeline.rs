@@ -30,6 +30,7 @@ use crate::own_events::{Notable, OwnEvents};
 use crate::positions::{self, Position};
 use crate::topic_id::TopicIds;
 use crate::topics::Cluster;
+use crate::upkeep::Owned;
 
 /// How often Kafka is asked whether the topics are still the same.
 const IDS_PERIOD: Duration = Duration::from_secs(3);
@@ -65,6 +66,7 @@ pub(crate) struct Parts {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) letters: DeadLetters,
     pub(crate) events: OwnEvents,
+    pub(crate) owned: Owned,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
 }
@@ -77,6 +79,8 @@ pub(crate) struct Pipeline {
     cluster: Arc<Cluster>,
     letters: DeadLetters,
     events: OwnEvents,
+    /// The tables whose first partition is read here.
+    owned: Owned,
     notable: Notable,
     metrics: Metrics,
     health: Health,
@@ -137,6 +141,7 @@ impl Pipeline {
             cluster: parts.cluster,
             letters: parts.letters,
             events: parts.events,
+            owned: parts.owned,
             notable: Notable::default(),
             metrics: parts.metrics,
             health: parts.health,

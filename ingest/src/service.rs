@@ -22,7 +22,10 @@ use crate::metrics::Metrics;
 use crate::own_events::{Outbox, OwnEvents};
 use crate::pipeline::{Parts, Pipeline};
 use crate::topics::Cluster;
+use crate::upkeep::{Owned, Upkeep};
 
+/// How long the upkeep may take to stop.
+const LAST_UPKEEP: std::time::Duration = std::time::Duration::from_secs(3);
 /// How long the last events of ingest itself may take.
 const LAST_EVENTS: std::time::Duration = std::time::Duration::from_secs(3);
 
@@ -70,16 +73,19 @@ pub async fn run_with_reloads(
         let ((lake, tables), letters) = (opened, DeadLetters::new(&config)?);
         let (cluster, metrics, health) = (Arc::clone(&cluster), metrics.clone(), health.clone());
         let (events, outbox) = OwnEvents::new(&config, letters.clone());
-        let parts = Parts { config: config.clone(), lake, tables, cluster, letters, events, metrics, health };
+        let owned = Owned::default();
+        let (rules, topics) = (config.upkeep.clone(), config.topics());
+        let upkeep = Upkeep::new(rules, lake.clone(), topics, owned.clone(), events.clone(), health.clone());
+        let parts = Parts { config: config.clone(), lake, tables, cluster, letters, events, owned, metrics, health };
         let round = shutdown.child_token();
-        let mut running = std::pin::pin!(run_pipeline(Pipeline::new(parts), outbox, &round));
+        let mut running = std::pin::pin!(run_pipeline(Pipeline::new(parts), upkeep, outbox, &round));
         let next = tokio::select! {
             ended = &mut running => return ended,
             next = changed(&config, &mut reloads, start.health) => next,
         };
         round.cancel();
         running.await?;
-        ["partition ", "dead letter ", "flush "].iter().for_each(|what| start.health.clear_all(what));
+        ["partition ", "dead letter ", "flush ", "upkeep "].iter().for_each(|what| start.health.clear_all(what));
         config = next;
         match start.until_ready("lake", open(&config)).await? {
             Some(again) => opened = again,
@@ -88,10 +94,23 @@ pub async fn run_with_reloads(
     }
 }
 
-/// Runs a pipeline until `shutdown`, and then sends what it still has to tell.
-async fn run_pipeline(pipeline: Pipeline, outbox: Outbox, shutdown: &CancellationToken) -> anyhow::Result<()> {
+/// Runs a pipeline, and the upkeep beside it, until `shutdown`, and then sends what they still have to tell.
+async fn run_pipeline(
+    pipeline: Pipeline,
+    upkeep: Upkeep,
+    outbox: Outbox,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
     let outbox = tokio::spawn(outbox.run());
+    let stop_upkeep = CancellationToken::new();
+    let upkeep = tokio::spawn(upkeep.run(stop_upkeep.clone()));
     let ended = pipeline.run(shutdown).await;
+    stop_upkeep.cancel();
+    let abandon = upkeep.abort_handle();
+    if tokio::time::timeout(LAST_UPKEEP, upkeep).await.is_err() {
+        // What it is doing is refused by the lake or done; either way nobody needs to know.
+        abandon.abort();
+    }
     let stop = outbox.abort_handle();
     if tokio::time::timeout(LAST_EVENTS, outbox).await.is_err() {
         tracing::warn!("events of ingest itself could not be written in time and are lost");
@@ -124,7 +143,7 @@ async fn changed(config: &Config, reloads: &mut mpsc::Receiver<Reload>, health: 
                 tracing::warn!("the config was read again and is in force but for {keys}: restart to change these");
             }
         }
-        if (&next.flush, &next.received) != (&config.flush, &config.received) {
+        if (&next.flush, &next.received, &next.upkeep) != (&config.flush, &config.received, &config.upkeep) {
             return next;
         }
     }

@@ -4,6 +4,8 @@
 //! conflict; it makes no logical check beyond that. Whether a commit may be made is decided in `table`. After any error
 //! of a commit its outcome is unknown until the table has been refreshed.
 
+mod live;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use delta_kernel::engine::arrow_conversion::TryFromArrow as _;
 use delta_kernel::engine::arrow_data::ArrowEngineData;
 use delta_kernel::expressions::Scalar;
 use delta_kernel::schema::{StructField, StructType};
+use delta_kernel::snapshot::CheckpointWriteResult;
 use delta_kernel::transaction::create_table::create_table;
 use delta_kernel::transaction::data_layout::DataLayout;
 use delta_kernel::transaction::{CommitResult, Transaction, UpdateTableOperation, WriteState};
@@ -28,6 +31,7 @@ use url::Url;
 
 use crate::error::StorageError;
 use crate::table::Span;
+pub(crate) use live::{Change, Found, Live};
 
 /// A checkpoint is written after this many commits.
 const CHECKPOINT_COMMITS: u64 = 100;
@@ -222,13 +226,17 @@ impl DeltaTable {
         if !self.version().is_multiple_of(CHECKPOINT_COMMITS) {
             return;
         }
-        match self.snapshot.checkpoint(self.engine.kernel.as_ref(), None) {
-            Ok((_, snapshot)) => self.snapshot = snapshot,
-            Err(error) => {
-                let error = self.judge(error);
-                tracing::warn!(%error, version = self.version(), "no checkpoint; commits go on");
-            }
+        if let Err(error) = self.checkpoint() {
+            tracing::warn!(%error, version = self.version(), "no checkpoint; commits go on");
         }
+    }
+
+    /// Writes a checkpoint of this version; says whether there was none yet.
+    pub(crate) fn checkpoint(&mut self) -> Result<bool, StorageError> {
+        let written = self.snapshot.checkpoint(self.engine.kernel.as_ref(), None);
+        let (result, snapshot) = written.map_err(|error| self.judge(error))?;
+        self.snapshot = snapshot;
+        Ok(!matches!(result, CheckpointWriteResult::AlreadyExists))
     }
 
     fn commit(&mut self, transaction: Transaction) -> Result<Attempt, StorageError> {
@@ -344,15 +352,38 @@ impl Directory<'_> {
 
     /// The add action of a file.
     pub(crate) fn add(&self, file: FileMeta, rows: &RecordBatch) -> Result<RecordBatch, StorageError> {
+        let mut bounds = self.bounds();
+        bounds.merge(rows)?;
+        bounds.add(file)
+    }
+
+    /// Statistics of a file that is written batch by batch.
+    pub(crate) fn bounds(&self) -> Bounds<'_> {
+        let schema = self.context.physical_data_schema();
+        Bounds { directory: self, stats: FileStatsAccumulator::new(self.context.stats_columns(), schema) }
+    }
+}
+
+/// Gathers the statistics that the log keeps of one file.
+pub(crate) struct Bounds<'a> {
+    directory: &'a Directory<'a>,
+    stats: FileStatsAccumulator,
+}
+
+impl Bounds<'_> {
+    /// Adds the next rows of the file.
+    pub(crate) fn merge(&mut self, rows: &RecordBatch) -> Result<(), StorageError> {
+        self.stats.merge(rows).map_err(|error| self.directory.table.judge(error))
+    }
+
+    /// The add action of the file.
+    pub(crate) fn add(self, file: FileMeta) -> Result<RecordBatch, StorageError> {
         let describe = || {
-            let schema = self.context.physical_data_schema();
-            let mut stats = FileStatsAccumulator::new(self.context.stats_columns(), schema);
-            stats.merge(rows)?;
-            let stats = stats.finish()?.ok_or_else(|| KernelError::generic("a file without statistics"))?;
-            let add = build_add_file_metadata(DataFileMetadata::new(file, stats), &self.context)?;
+            let stats = self.stats.finish()?.ok_or_else(|| KernelError::generic("a file without statistics"))?;
+            let add = build_add_file_metadata(DataFileMetadata::new(file, stats), &self.directory.context)?;
             Ok(ArrowEngineData::try_from_engine_data(add)?.record_batch().clone())
         };
-        describe().map_err(|error| self.table.judge(error))
+        describe().map_err(|error| self.directory.table.judge(error))
     }
 }
 

@@ -156,6 +156,11 @@ fn root_of(location: &str) -> Result<Url, StorageError> {
     Ok(url)
 }
 
+/// Where the store has what a URL names: decoded once.
+pub(crate) fn store_path(lake: &Lake, url: &Url) -> Result<Path, StorageError> {
+    Path::from_url_path(url.path()).map_err(|error| StorageError::of_store(lake.location(), &error))
+}
+
 /// Makes a directory and those above it that are missing, and syncs every directory that has a new entry.
 fn make_directory(directory: &std::path::Path) -> std::io::Result<()> {
     let missing = directory.ancestors().take_while(|ancestor| !ancestor.exists()).count();

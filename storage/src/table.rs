@@ -25,7 +25,7 @@ use crate::file::{self, Encoded};
 use crate::lake::Lake;
 
 /// Files of a flush lie below it until their hour is sealed.
-const HOT: &str = "_hot/";
+pub(crate) const HOT: &str = "_hot/";
 /// Files of one flush that are put at a time.
 const PUTS_AT_A_TIME: usize = 8;
 /// Lost races for a version until a commit gives up for now.
@@ -35,10 +35,10 @@ const FAILURES_MAX: u32 = 3;
 
 /// A Delta table of the lake at one version. One owner at a time.
 pub struct LakeTable {
-    lake: Lake,
-    table: &'static Table,
-    place: String,
-    delta: DeltaTable,
+    pub(crate) lake: Lake,
+    pub(crate) table: &'static Table,
+    pub(crate) place: String,
+    pub(crate) delta: DeltaTable,
     /// What has been looked up at the delta table's version.
     known: Mutex<Known>,
 }
@@ -175,6 +175,15 @@ impl LakeTable {
         Ok(look(self.known().domains.insert(read)))
     }
 
+    /// Writes a checkpoint of the newest version; says whether there was none yet.
+    ///
+    /// # Errors
+    /// Retry and NoRoom as the store says; Stop, when the table is damaged.
+    pub fn checkpoint(&mut self) -> Result<bool, StorageError> {
+        self.refresh()?;
+        self.delta.checkpoint()
+    }
+
     /// How many rows and files this version has, and their bytes.
     ///
     /// # Errors
@@ -234,7 +243,7 @@ impl LakeTable {
                         }
                         Err(error) => tries.failures.push(error),
                     }
-                    self.lake.wait(tokio::time::sleep(tries.pause()));
+                    self.lake.wait(async { tokio::time::sleep(tries.pause()).await });
                 }
             }
             self.refresh()?;
@@ -304,6 +313,11 @@ impl LakeTable {
         Ok(async move { self.lake.put(&url, encoded.bytes).await.map(|()| file) })
     }
 
+    /// For a version that was written without [`LakeTable::commit`].
+    pub(crate) fn forget_known(&self) {
+        *self.known() = Known::default();
+    }
+
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -334,14 +348,16 @@ impl DataFile {
 
 /// What one commit has tried.
 #[derive(Default)]
-struct Tries {
-    conflicts: u32,
-    failures: Vec<StorageError>,
+pub(crate) struct Tries {
+    /// Lost races for a version.
+    pub(crate) conflicts: u32,
+    /// Errors after which nobody can tell yet whether it was made.
+    pub(crate) failures: Vec<StorageError>,
 }
 
 impl Tries {
     /// Whether it is worth another try, now that the table says that no earlier one went through.
-    fn may_go_on(&mut self, place: &str) -> Result<(), StorageError> {
+    pub(crate) fn may_go_on(&mut self, place: &str) -> Result<(), StorageError> {
         let spent = self.failures.len() as u32 >= FAILURES_MAX;
         if spent || !self.failures.last().is_none_or(|error| matches!(error, StorageError::Retry { .. })) {
             return self.failures.pop().map_or(Ok(()), Err);
@@ -353,8 +369,13 @@ impl Tries {
         Ok(())
     }
 
+    /// Whether there has been one.
+    pub(crate) fn were_made(&self) -> bool {
+        self.conflicts > 0 || !self.failures.is_empty()
+    }
+
     /// Longer from try to try, and not the same for two writers.
-    fn pause(&self) -> Duration {
+    pub(crate) fn pause(&self) -> Duration {
         let longest_ms = match self.failures.len() {
             0 => 4 << self.conflicts.min(6),
             failures => 100 << failures.min(4),

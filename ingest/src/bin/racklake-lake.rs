@@ -1,4 +1,4 @@
-//! `racklake-lake`: proves a lake complete, and lists what was set aside on the way into it.
+//! `racklake-lake`: proves a lake complete, lists what was set aside on the way into it, and keeps it in order.
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;

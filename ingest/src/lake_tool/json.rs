@@ -68,6 +68,7 @@ fn table(table: &TableReport, received: Option<&Received>) -> Value {
         "streams": streams.collect::<Vec<_>>(),
         "files_missing": table.files_missing,
         "files_altered": table.files_altered.iter().map(altered).collect::<Vec<_>>(),
+        "files_removed": table.files_removed,
         "orphans": table.orphans.iter().map(orphan).collect::<Vec<_>>(),
         "doubts": table.doubts,
     })
@@ -100,6 +101,7 @@ fn stream(stream: &StreamReport, counted: Counted) -> Value {
 
 fn gap(gap: &Gap) -> Value {
     let (reason, detail) = match &gap.reason {
+        Reason::Expired => ("expired", None),
         Reason::Lost => ("lost", None),
         Reason::Dropped(why) => ("dropped", Some(why)),
         Reason::DeadLetter(why) => ("dead_letter", Some(why)),

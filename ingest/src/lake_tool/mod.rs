@@ -1,6 +1,7 @@
-//! The commands of `racklake-lake`: `verify` proves a lake, `dead-letters` lists what was set aside and sends it again.
+//! The commands of `racklake-lake`: `verify` proves a lake, `dead-letters` lists what was set aside and sends it again;
+//! `seal`, `expire`, `vacuum` and `checkpoint` do by hand what ingest does in its background.
 //!
-//! Neither writes to the lake. The proof itself is in `racklake_storage::verify`; here it gets what Kafka and the received sets know
+//! The first two write nothing to the lake. The proof itself is in `racklake_storage::verify`; here it gets what Kafka and the received sets know
 //! besides, and is printed.
 
 mod json;
@@ -8,7 +9,10 @@ mod letters;
 mod print;
 mod proof;
 mod replay;
+mod upkeep;
 mod waiting;
+
+pub(crate) use upkeep::name as seal_name;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -19,6 +23,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, Property};
 use letters::Choice;
 use replay::{Replay, Replayed};
+use upkeep::{CheckpointArguments, ExpireArguments, SealArguments, VacuumArguments};
 
 /// Proves a lake complete, and lists what was set aside on the way into it.
 #[derive(Debug, Parser)]
@@ -36,6 +41,15 @@ enum Command {
     /// --replay sends them again to where they were, for an ingest that can read them by now. Exit code: 0 all chosen ones
     /// were listed or sent, 1 some were not sent, 2 could not tell.
     DeadLetters(LettersArguments),
+    /// Merges the files of quiet hours into few large sorted ones, and the small ones of quiet days. Exit code: 0 all was
+    /// sealed, 1 a row is there twice and its hour was left as it is, 2 it could not be done.
+    Seal(SealArguments),
+    /// Removes whole days that are past an age from the newest version of the tables. Their files stay until a vacuum.
+    Expire(ExpireArguments),
+    /// Deletes files that no version of the tables has wanted for a while.
+    Vacuum(VacuumArguments),
+    /// Writes a checkpoint of each table's log, and deletes what old checkpoints have made superfluous.
+    Checkpoint(CheckpointArguments),
 }
 
 #[derive(Debug, Args)]
@@ -136,6 +150,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Answer> {
         Command::Verify(arguments) => proof::verify(arguments),
         Command::DeadLetters(arguments) if arguments.replay => replay_letters(&arguments),
         Command::DeadLetters(arguments) => list_letters(&arguments),
+        Command::Seal(arguments) => upkeep::seal(&arguments),
+        Command::Expire(arguments) => upkeep::expire(&arguments),
+        Command::Vacuum(arguments) => upkeep::vacuum(&arguments),
+        Command::Checkpoint(arguments) => upkeep::checkpoint(&arguments),
     })
     .await?
 }
@@ -220,4 +238,4 @@ fn property(text: &str) -> Result<(String, Property), String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

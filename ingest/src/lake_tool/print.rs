@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use racklake_storage::verify::{StreamReport, TableReport};
+use racklake_storage::verify::{Gap, Reason, StreamReport, TableReport};
 
 use super::Answer;
 use super::letters::Letter;
@@ -139,7 +139,8 @@ fn write_findings(text: &mut String, table: &TableReport) -> std::fmt::Result {
     for stream in table.streams.iter().filter(|stream| stream.is_faulty()) {
         let node = if stream.node.is_empty() { "-" } else { &stream.node };
         let of = format!("{name}: node {node}, stream {}", stream.stream_id);
-        lines(text, &stream.gaps, |text, gap| {
+        let gaps: Vec<&Gap> = stream.gaps.iter().filter(|gap| gap.reason != Reason::Expired).collect();
+        lines(text, &gaps, |text, gap| {
             writeln!(text, "{of}: seq {} missing: {}", range(gap.seq_first, gap.seq_last), gap.reason)
         })?;
         lines(text, &stream.short, |text, (seq, rows, due)| {
@@ -151,6 +152,13 @@ fn write_findings(text: &mut String, table: &TableReport) -> std::fmt::Result {
         lines(text, &stream.contradictory, |text, seq| {
             writeln!(text, "{of}: seq {seq} contradictory: its rows do not agree on how many there are")
         })?;
+    }
+    let expired: u64 = table.streams.iter().map(|stream| frames_of(stream, true)).sum();
+    if expired > 0 {
+        writeln!(text, "{name}: {expired} frames are expired: their days were removed for their age")?;
+    }
+    if table.files_removed > 0 {
+        writeln!(text, "{name}: {} files were merged or are expired, and wait to be swept", table.files_removed)?;
     }
     lines(text, &table.orphans, |text, (path, bytes)| {
         writeln!(text, "{name}: orphan, no fault: {path}, {bytes} bytes, which no live commit names")
@@ -225,7 +233,11 @@ fn lines<T>(text: &mut String, all: &[T], write_one: impl Fn(&mut String, &T) ->
 }
 
 fn frames_missing(stream: &StreamReport) -> u64 {
-    stream.gaps.iter().map(|gap| gap.frames()).sum()
+    frames_of(stream, false)
+}
+
+fn frames_of(stream: &StreamReport, expired: bool) -> u64 {
+    stream.gaps.iter().filter(|gap| (gap.reason == Reason::Expired) == expired).map(Gap::frames).sum()
 }
 
 fn range(first: i64, last: i64) -> String {

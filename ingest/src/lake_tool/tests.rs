@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use racklake_schemas::clock::{Clock, DAY};
 use racklake_schemas::{Cell, Row, Rows, tables};
 use racklake_storage::verify::{Gap, Reason, Report, StreamReport, TableReport};
 use racklake_storage::{Lake, Span};
@@ -16,13 +17,18 @@ const STREAM: &str = "0123456789abcdef0123456789abcdef";
 
 /// A lake of one event, frame `seq` of its stream.
 async fn lake_with_event(folder: &std::path::Path, seq: i64) {
+    lake_with_event_at(folder, seq, 1_795_514_400_000_000).await;
+}
+
+/// The same, of that time (µs UTC).
+pub(crate) async fn lake_with_event_at(folder: &std::path::Path, seq: i64, time: i64) {
     let location = folder.display().to_string();
     let write = move || {
         let table = &tables::EVENT;
         let mut row = Row::new(table);
         let mut set = |name: &str, cell: Cell| row.set(table.column(name).unwrap(), cell);
         for name in ["ts", "received_at"] {
-            set(name, Cell::I64(1_795_514_400_000_000));
+            set(name, Cell::I64(time));
         }
         for (name, value) in [("site", "a"), ("node", "n1"), ("stream_id", STREAM), ("event", "e"), ("event_id", "1")] {
             set(name, Cell::from(value));
@@ -138,4 +144,42 @@ fn a_proof_names_every_finding_and_says_what_it_is() {
         (told["exit_code"].as_i64(), gaps[0]["frames"].as_i64(), &gaps[1]["reason"]),
         (Some(1), Some(3), &"unexplained".into())
     );
+}
+
+/// Data files of the events, hot and sealed.
+pub(crate) fn event_files(folder: &std::path::Path) -> (usize, usize) {
+    fn count(folder: std::path::PathBuf) -> usize {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| if entry.path().is_dir() { count(entry.path()) } else { 1 }).sum()
+    }
+    let events = folder.join("event");
+    (count(events.join("_hot")), count(events.join("site=a")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lake_is_kept_in_order_by_hand_and_a_dry_run_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = folder.path().display().to_string();
+    lake_with_event_at(folder.path(), 1, Clock::now_us() - 10 * DAY).await;
+    let done = async |command: &[&str]| answer(&[command, &[&lake]].concat()).await.unwrap();
+    assert_eq!(done(&["seal", "--dry-run"]).await, Answer::Complete);
+    assert_eq!(event_files(folder.path()), (1, 0));
+    assert_eq!(done(&["seal", "--table", "event"]).await, Answer::Complete);
+    assert_eq!(event_files(folder.path()), (1, 1));
+    assert_eq!(done(&["vacuum"]).await, Answer::Complete);
+    assert_eq!(event_files(folder.path()), (1, 1), "what was merged just now stays for those who read it");
+    assert_eq!(done(&["checkpoint"]).await, Answer::Complete);
+    assert!(folder.path().join("event/_delta_log/_last_checkpoint").is_file());
+    assert_eq!(done(&["verify"]).await, Answer::Complete);
+
+    let rows = || Lake::open(&lake, &BTreeMap::new()).unwrap().table(&tables::EVENT).unwrap().contents().unwrap().rows;
+    assert_eq!(done(&["expire"]).await, Answer::Complete);
+    assert_eq!(tokio::task::block_in_place(rows), 1, "it is younger than events may get");
+    // Its day is told by the newest arrival, which is its own.
+    assert_eq!(done(&["expire", "--older-than", "2d"]).await, Answer::Complete);
+    assert_eq!(tokio::task::block_in_place(rows), 1);
+    assert!(answer(&["expire", "--older-than", "2h", &lake]).await.is_err());
+    assert!(answer(&["vacuum", "--age", "1h", &lake]).await.is_err());
+    assert!(answer(&["seal", "--table", "device", &lake]).await.is_err(), "there is no such table in it");
+    assert!(!folder.path().join("device").exists());
 }

@@ -86,6 +86,9 @@ impl Pipeline {
     /// Begins the partition, and gives the offset to read it from.
     fn begin(&mut self, position: Position) -> Option<Offset> {
         let Position { place, topic_id, next, reading, received } = position;
+        if place.partition == 0 {
+            self.owned.set(place.topic, true);
+        }
         let topic = &self.topics[place.topic];
         let table = &mut self.tables[place.topic];
         if topic_id.is_some() {
@@ -133,6 +136,9 @@ impl Pipeline {
     pub(super) fn revoke(&mut self, places: Vec<Place>) {
         for place in &places {
             self.tables[place.topic].buffer.give_up(place.partition);
+            if place.partition == 0 {
+                self.owned.set(place.topic, false);
+            }
             let name = format!("{}/{}", self.topics[place.topic].name, place.partition);
             self.health.clear(&format!("partition {name}"));
             self.health.clear(&format!("dead letter {name}"));

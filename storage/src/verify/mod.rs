@@ -6,10 +6,10 @@
 //!
 //! What it cannot see: a last frame that neither coverage nor a received set nor a file knows of.
 
-mod columns;
+pub(crate) mod columns;
 mod frames;
 mod report;
-mod rows;
+pub(crate) mod rows;
 mod table;
 mod witness;
 
@@ -83,6 +83,7 @@ pub fn verify(lake: &Lake, question: Question<'_>) -> Report {
     let mut witness = Witness::default();
     let mut doubts = Vec::new();
     for input in &inputs {
+        input.tell_expired(&mut witness);
         doubts.extend(input.testify(lake, &mut witness).into_iter().map(|error| error.to_string()));
     }
     question.testimony.into_iter().for_each(|testimony| witness.hear(testimony));

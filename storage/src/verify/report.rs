@@ -41,7 +41,9 @@ pub struct TableReport {
     pub files_missing: Vec<String>,
     /// Live files that are not what the log says of them.
     pub files_altered: Vec<AlteredFile>,
-    /// Files below the table that are not live, and their bytes. By themselves they are no fault: a killed process leaves some.
+    /// Files below the table that were merged into others or have expired, and wait to be swept.
+    pub files_removed: u64,
+    /// Files below the table that no version has named, as far as its log goes back, and their bytes. By themselves they are no fault: a killed process leaves some.
     pub orphans: Vec<(String, u64)>,
     /// What could not be read, and why.
     pub doubts: Vec<String>,
@@ -103,6 +105,8 @@ pub struct Gap {
 /// Why a frame has no row; where several are true, the first counts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
+    /// Their day was removed for its age: no fault.
+    Expired,
     /// Ingest has recorded it as received: the lake has lost it.
     Lost,
     /// The collector dropped it and said so, with its own word for why.
@@ -138,7 +142,7 @@ impl TableReport {
 impl StreamReport {
     /// Whether something is missing or there twice.
     pub fn is_faulty(&self) -> bool {
-        let missing = !self.gaps.is_empty() || !self.short.is_empty();
+        let missing = self.gaps.iter().any(|gap| gap.reason != Reason::Expired) || !self.short.is_empty();
         missing || !self.doubled.is_empty() || !self.contradictory.is_empty()
     }
 }
@@ -153,6 +157,7 @@ impl Gap {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Reason::Expired => f.write_str("expired"),
             Reason::Dropped(why) => write!(f, "dropped by the collector: {why}"),
             Reason::DeadLetter(why) => write!(f, "dead letter: {why}"),
             Reason::Uncommitted => f.write_str("in a file that no commit names"),

@@ -1,6 +1,6 @@
 //! Proves one table: its live files are read side by side, their frames counted, and every frame without a row named.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -10,6 +10,7 @@ use racklake_schemas::{Table, tables};
 use crate::error::StorageError;
 use crate::lake::Lake;
 use crate::log::{Folder, LiveFile, Log, folder, has_log};
+use crate::upkeep::{EXPIRED, ExpiredFrames};
 use crate::verify::frames::{Account, Frames};
 use crate::verify::report::{AlteredFile, Reason, StreamReport, TableReport};
 use crate::verify::witness::{Testimony, Witness};
@@ -20,6 +21,9 @@ pub(crate) struct Input {
     table: &'static Table,
     version: u64,
     live: Vec<LiveFile>,
+    /// Files that the log says were removed: merged into others, or expired.
+    removed: BTreeSet<Path>,
+    expired: ExpiredFrames,
     folder: Folder,
 }
 
@@ -48,12 +52,36 @@ impl Input {
         let log = Log::load(lake, table.name)?;
         let mut live = log.files()?;
         live.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(Some(Input { table, version: log.version(), live, folder: folder(lake, table.name)? }))
+        let expired = ExpiredFrames::read(log.domains()?.get(EXPIRED).map(AsRef::as_ref)).map_err(|error| {
+            StorageError::stop(&lake.place(table.name), error, "report it: the domain racklake.expired is damaged")
+        })?;
+        let removed = log.removed().unwrap_or_else(|error| {
+            // They are then looked at as orphans, which takes longer and finds the same.
+            tracing::debug!(%error, "removed files are not known");
+            BTreeMap::new()
+        });
+        let removed = removed.into_keys().collect();
+        Ok(Some(Input { table, version: log.version(), live, removed, expired, folder: folder(lake, table.name)? }))
     }
 
     /// Rows that the log tells of.
     pub(crate) fn rows_told(&self) -> u64 {
         self.live.iter().filter_map(|file| file.rows).sum()
+    }
+
+    /// Tells which frames have lost rows to age.
+    pub(crate) fn tell_expired(&self, witness: &mut Witness) {
+        for (stream_id, ranges) in &self.expired.frames {
+            for (seq_first, seq_last) in ranges {
+                witness.hear(Testimony {
+                    table: self.table.name.to_owned(),
+                    stream_id: stream_id.clone(),
+                    seq_first: *seq_first,
+                    seq_last: *seq_last,
+                    reason: Reason::Expired,
+                });
+            }
+        }
     }
 
     /// Tells what the table's rows know of other frames; gives what could not be read.
@@ -84,7 +112,9 @@ impl Input {
         let findings = self.read_live(lake, keys, threads, &frames, watched);
         let mut frames = frames.into_inner().unwrap_or_else(PoisonError::into_inner);
         let is_live = |path: &Path| self.live.binary_search_by(|file| file.path.cmp(path)).is_ok();
-        let orphans: Vec<_> = self.folder.files.iter().filter(|(path, _)| !is_live(path)).collect();
+        let is_orphan = |path: &Path| !is_live(path) && !self.removed.contains(path);
+        let orphans: Vec<_> = self.folder.files.iter().filter(|(path, _)| is_orphan(path)).collect();
+        let removed = self.folder.files.keys().filter(|path| !is_live(path) && self.removed.contains(path)).count();
         for (path, bytes) in &orphans {
             self.read_orphan(lake, path, **bytes, &mut frames, witness);
         }
@@ -94,7 +124,8 @@ impl Input {
             version: Some(self.version),
             rows: findings.rows,
             files: self.live.len() as u64,
-            streams: streams(self.table.name, frames.accounts(), witness),
+            files_removed: removed as u64,
+            streams: streams(self.table.name, frames.accounts(), witness, &self.expired),
             files_missing: missing.map(|file| file.path.to_string()).collect(),
             files_altered: findings.altered,
             orphans: orphans.into_iter().map(|(path, bytes)| (path.to_string(), *bytes)).collect(),
@@ -191,12 +222,12 @@ impl Input {
 
 /// What is to be said of a table that has no rows, and of which something else knows frames.
 pub(crate) fn without_rows(table: &str, witness: &Witness) -> TableReport {
-    let streams = streams(table, Vec::new(), witness);
+    let streams = streams(table, Vec::new(), witness, &ExpiredFrames::default());
     TableReport { table: table.to_owned(), streams, ..TableReport::default() }
 }
 
 /// Adds to the accounts of the rows what the witness knows, and why frames are missing.
-fn streams(table: &str, accounts: Vec<Account>, witness: &Witness) -> Vec<StreamReport> {
+fn streams(table: &str, accounts: Vec<Account>, witness: &Witness, expired: &ExpiredFrames) -> Vec<StreamReport> {
     let mut accounts = accounts;
     let present: BTreeSet<&str> = accounts.iter().map(|account| account.stream_id.as_str()).collect();
     let absent = witness.streams(table).filter(|(id, _)| !present.contains(id));
@@ -211,6 +242,8 @@ fn streams(table: &str, accounts: Vec<Account>, witness: &Witness) -> Vec<Stream
         if seq_known > last {
             missing.push((last + 1, seq_known));
         }
+        // The rest of its rows was of a day that is gone.
+        let short = account.short.into_iter().filter(|(seq, ..)| !expired.has(&account.stream_id, *seq)).collect();
         StreamReport {
             gaps: witness.explain(table, &account.stream_id, missing),
             node: account.node,
@@ -220,7 +253,7 @@ fn streams(table: &str, accounts: Vec<Account>, witness: &Witness) -> Vec<Stream
             seq_first: account.bounds.map(|(first, _)| first),
             seq_last: account.bounds.map(|(_, last)| last),
             seq_known,
-            short: account.short,
+            short,
             doubled: account.doubled,
             contradictory: account.contradictory,
         }

@@ -6,6 +6,9 @@
 mod commit;
 mod domains;
 mod files;
+mod killed;
 mod lake;
+mod seal;
 mod support;
+mod upkeep;
 mod verify;

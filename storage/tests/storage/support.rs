@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use racklake_schemas::catalog::table;
+use racklake_schemas::clock::Clock;
 use racklake_schemas::{Cell, Row, Rows, Table, ValueType};
 use racklake_storage::{DataFile, Lake, LakeTable, Span};
 use serde_json::Value;
@@ -126,6 +128,11 @@ fn row(table: &'static Table, Reading(site, device, ts, received_at, seq): Readi
 pub(crate) fn reading(device: &'static str, second: i64) -> Reading {
     let ts = TEN_O_CLOCK + second * SECOND;
     Reading("a", device, ts, ts + SECOND, second + 1)
+}
+
+/// A time of the past, as files have it.
+pub(crate) fn ago(age: Duration) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_micros(Clock::now_us() as u64) - age
 }
 
 pub(crate) fn span(app_id: &str, began_at: Option<i64>, next: i64) -> Span {

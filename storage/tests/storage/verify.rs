@@ -9,22 +9,22 @@ use racklake_storage::verify::{Question, Reason, Report, StreamReport, TableRepo
 
 use crate::support::{SECOND, TEN_O_CLOCK, TestLake, read, span};
 
-const STREAM: &str = "0123456789abcdef0123456789abcdef";
-const DEVICES: [&str; 3] = ["d1", "d2", "d3"];
+pub(crate) const STREAM: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const DEVICES: [&str; 3] = ["d1", "d2", "d3"];
 
 /// A lake that is written frame by frame.
-struct Written {
-    test: TestLake,
+pub(crate) struct Written {
+    pub(crate) test: TestLake,
     positions: RefCell<BTreeMap<String, i64>>,
 }
 
 impl Written {
-    fn new() -> Written {
+    pub(crate) fn new() -> Written {
         Written { test: TestLake::new(), positions: RefCell::default() }
     }
 
     /// Frames 1 to 3 of `gpu_sample` in a commit each, and coverage that knows of them.
-    fn whole() -> Written {
+    pub(crate) fn whole() -> Written {
         let lake = Written::new();
         for seq in 1..=3 {
             lake.commit("gpu_sample", &frame(seq, &DEVICES));
@@ -33,7 +33,7 @@ impl Written {
         lake
     }
 
-    fn commit(&self, table: &str, rows: &[Row]) -> Vec<DataFile> {
+    pub(crate) fn commit(&self, table: &str, rows: &[Row]) -> Vec<DataFile> {
         let mut batch = Rows::new(catalog::table(table).unwrap());
         rows.iter().for_each(|row| batch.push(row.clone()));
         let files = self.test.table(table).write(&[batch.into_batch().unwrap()], &[]).unwrap();
@@ -61,7 +61,7 @@ impl Written {
         writer.close().unwrap();
     }
 
-    fn proven(&self) -> Report {
+    pub(crate) fn proven(&self) -> Report {
         self.proven_with(true, Vec::new())
     }
 
@@ -70,7 +70,7 @@ impl Written {
     }
 }
 
-fn row(table: &str, seq: i64, frame_rows: i64, device: Option<&str>) -> Row {
+pub(crate) fn row(table: &str, seq: i64, frame_rows: i64, device: Option<&str>) -> Row {
     let table = catalog::table(table).unwrap();
     let mut row = Row::new(table);
     let mut set = |name: &str, cell: Cell| {
@@ -90,11 +90,11 @@ fn row(table: &str, seq: i64, frame_rows: i64, device: Option<&str>) -> Row {
 }
 
 /// The rows of one frame of `gpu_sample` of these devices; three are due.
-fn frame(seq: i64, devices: &[&str]) -> Vec<Row> {
+pub(crate) fn frame(seq: i64, devices: &[&str]) -> Vec<Row> {
     devices.iter().map(|device| row("gpu_sample", seq, DEVICES.len() as i64, Some(device))).collect()
 }
 
-fn coverage(seq: i64, seq_last: i64) -> Row {
+pub(crate) fn coverage(seq: i64, seq_last: i64) -> Row {
     let mut row = row("coverage", seq, 1, None);
     let column = |name| catalog::table("coverage").unwrap().column(name).unwrap();
     row.set(column("table"), "gpu_sample");
@@ -114,18 +114,18 @@ fn dropped(seq: i64, first: i64, last: i64) -> Row {
     row
 }
 
-fn table<'a>(report: &'a Report, name: &str) -> &'a TableReport {
+pub(crate) fn table<'a>(report: &'a Report, name: &str) -> &'a TableReport {
     report.tables.iter().find(|table| table.table == name).unwrap()
 }
 
 /// The stream of `gpu_sample`.
-fn stream(report: &Report) -> &StreamReport {
+pub(crate) fn stream(report: &Report) -> &StreamReport {
     let streams = &table(report, "gpu_sample").streams;
     assert_eq!(streams.len(), 1, "{report:?}");
     &streams[0]
 }
 
-fn gaps(report: &Report) -> Vec<(i64, i64, Reason)> {
+pub(crate) fn gaps(report: &Report) -> Vec<(i64, i64, Reason)> {
     stream(report).gaps.iter().map(|gap| (gap.seq_first, gap.seq_last, gap.reason.clone())).collect()
 }
 
