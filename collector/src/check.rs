@@ -11,7 +11,7 @@ use racklake_schemas::{Cell, Row, Table, row_status};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::config::Config;
+use crate::config::{Config, Make, MinersConfig};
 use crate::health::Health;
 use crate::kafka_client::{self, Producer};
 use crate::kernel_log;
@@ -86,11 +86,7 @@ pub async fn check(config: &Config, offline: bool) -> Findings {
             check_devices(source, &mut findings).await;
         }
     }
-    if offline {
-        for miner in config.miners().miners {
-            findings.line("device", format_args!("{}  {}", miner.endpoint(), miner.make.name()));
-        }
-    }
+    check_miners(&config.miners(), offline, &mut findings);
     findings.line(
         "result",
         match findings.problems {
@@ -100,6 +96,24 @@ pub async fn check(config: &Config, offline: bool) -> Findings {
         },
     );
     findings
+}
+
+/// The miners of a config as far as no miner is asked: all of them where none will be, and where others may be.
+fn check_miners(miners: &MinersConfig, offline: bool, findings: &mut Findings) {
+    if let Some(path) = &miners.credentials_file {
+        findings
+            .line("secrets", format_args!("{} credentials of miners in {}", miners.credentials.len(), path.display()));
+    }
+    let with = |credentials: &Option<String>| {
+        credentials.as_deref().map_or(String::new(), |name| format!(", credentials {name:?}"))
+    };
+    for miner in miners.miners.iter().filter(|_| offline) {
+        let make = miner.make.map_or("make to be found out", Make::name);
+        findings.line("device", format_args!("{}  {make}{}", miner.endpoint(), with(&miner.credentials)));
+    }
+    for range in &miners.ranges {
+        findings.line("range", format_args!("{range}{}: searched at start and every hour", with(&range.credentials)));
+    }
 }
 
 fn tables_of(source: &dyn Source, table: &'static Table) -> Vec<&'static str> {

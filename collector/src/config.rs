@@ -1,10 +1,12 @@
 //! The settings of a collector: plain data, each key documented, with its default.
 //!
-//! A mistake stops the start and names the key; an unknown key is a mistake. Secrets are read from files when the
-//! Kafka client is made and are never printed.
+//! A mistake stops the start and names the key; an unknown key is a mistake. Secrets are read from files, those of Kafka
+//! when its client is made, those of miners with the config, and are never printed.
 
 mod changes;
+mod credentials;
 mod host;
+mod makes;
 mod miners;
 #[cfg(test)]
 mod tests;
@@ -20,8 +22,10 @@ use racklake_schemas::settings::{self, SettingsError, duration, duration_or_zero
 use racklake_schemas::wire;
 use serde::Deserialize;
 
+pub use credentials::{Credentials, CredentialsFile};
 pub use host::{AmdConfig, HwmonConfig};
-pub use miners::{Make, MinerConfig, MinersConfig};
+pub use makes::Make;
+pub use miners::{MinerConfig, MinersConfig, RangeConfig, check_range};
 
 /// Largest Kafka message; topics are made with the same limit.
 pub const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -83,6 +87,9 @@ pub struct Config {
     /// The miners, one table each.
     #[serde(default)]
     miner: Vec<MinerConfig>,
+    /// Addresses that are searched for miners, one table each.
+    #[serde(default)]
+    miner_range: Vec<RangeConfig>,
 }
 
 /// `[http]`.
@@ -218,14 +225,18 @@ impl Config {
     /// # Errors
     /// When the file cannot be read or says something that is not allowed.
     pub fn load(path: &Path) -> Result<Config, SettingsError> {
-        let config: Config = settings::load(path)?;
-        config.validate().map_err(|error| SettingsError(format!("{}: {error}", path.display())))?;
+        let mut config: Config = settings::load(path)?;
+        let place = |error: SettingsError| SettingsError(format!("{}: {error}", path.display()));
+        config.validate().map_err(place)?;
+        let mut miners = config.miners();
+        miners.read_credentials().map_err(place)?;
+        config.miners.credentials = miners.credentials;
         Ok(config)
     }
 
-    /// Settings of the miner source: what all miners have in common, and the miners.
+    /// Settings of the miner source: what all miners have in common, the miners, and where others may be.
     pub fn miners(&self) -> MinersConfig {
-        MinersConfig { miners: self.miner.clone(), ..self.miners.clone() }
+        MinersConfig { miners: self.miner.clone(), ranges: self.miner_range.clone(), ..self.miners.clone() }
     }
 
     /// The kernel log to read, where one is to be read.
@@ -245,25 +256,15 @@ impl Config {
                 self.node
             ));
         }
-        if !self.nvml.enabled && !self.amd.enabled && !self.hwmon.enabled && self.miner.is_empty() {
-            let remedy = "set enabled = true in [nvml], [amd] or [hwmon], or add a [[miner]] table";
+        let no_miner = self.miner.is_empty() && self.miner_range.is_empty();
+        if !self.nvml.enabled && !self.amd.enabled && !self.hwmon.enabled && no_miner {
+            let remedy = "set enabled = true in [nvml], [amd] or [hwmon], or add a [[miner]] or [[miner_range]] table";
             return refuse(format!("nothing to read: {remedy}"));
         }
         self.kafka.validate()?;
         self.frames.validate()?;
         self.spool.validate(&self.frames)?;
-        let mut endpoints: Vec<String> = Vec::new();
-        for miner in &self.miner {
-            let endpoint = miner.endpoint();
-            if miner.address.is_empty() || miner.address.contains(char::is_whitespace) {
-                return refuse(format!("miner.address: {:?} is no IP address or name", miner.address));
-            }
-            if endpoints.contains(&endpoint) {
-                return refuse(format!("miner: {endpoint} is configured twice; remove one"));
-            }
-            endpoints.push(endpoint);
-        }
-        Ok(())
+        self.miners().validate()
     }
 }
 

@@ -41,6 +41,7 @@ mod wait;
 pub mod amd;
 pub mod check;
 pub mod config;
+pub mod discover;
 pub mod hwmon;
 pub mod kernel_log;
 pub mod miner;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use racklake_collector::kernel_log::decode;
 use racklake_collector::nvml::{run_probe, run_worker};
-use racklake_collector::{Config, Reload, check, probe, release, run_with_reloads};
+use racklake_collector::{Config, Reload, check, discover, probe, release, run_with_reloads};
 use racklake_schemas::settings;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -59,6 +59,8 @@ enum Command {
         #[command(subcommand)]
         what: Probed,
     },
+    /// Searches ranges of addresses for miners and prints [[miner]] tables for the config file.
+    Discover(discover::Discover),
     /// Reads GPUs for the probe that started it.
     #[command(hide = true)]
     GpuProbe {
@@ -92,6 +94,8 @@ enum Probed {
         #[arg(long)]
         json: bool,
     },
+    /// One miner, once: what it is, what it does, each column and board with its value, or why there is none.
+    Miner(probe::MinerProbe),
 }
 
 fn main() -> ExitCode {
@@ -146,7 +150,12 @@ async fn start(arguments: Arguments) -> Result<ExitCode> {
             );
             Ok(ExitCode::SUCCESS)
         }
-        // It ran before there was a runtime.
+        (Some(Command::Probe { what: Probed::Miner(wanted) }), _) => probe::miner(&wanted).await,
+        (Some(Command::Discover(wanted)), _) => {
+            discover::discover(&wanted).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        // They ran before there was a runtime.
         (Some(Command::NvmlWorker | Command::GpuProbe { .. } | Command::Probe { .. }), _) => Ok(ExitCode::FAILURE),
         (Some(Command::Xid { file, json }), _) => {
             let (name, mut output) = (file.display(), std::io::stdout().lock());

@@ -1,8 +1,10 @@
-//! `probe gpu`: one read of every GPU, answered for in time even where one hangs.
+//! `probe`: one read of a device, answered for in time even where it hangs.
 //!
-//! The reads are made by a process apart (`nvml/probe.rs`), which tells what it has line by line; what it has not told when
-//! the time is over was not read. A process that hangs in the driver is told to end and not waited for.
+//! `probe gpu` reads every GPU, `probe miner` one miner (`probe/miner.rs`). The reads of GPUs are made by a process apart
+//! (`nvml/probe.rs`), which tells what it has line by line; what it has not told when the time is over was not read. A
+//! process that hangs in the driver is told to end and not waited for.
 
+mod miner;
 mod shown;
 
 use std::collections::BTreeMap;
@@ -13,10 +15,14 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use racklake_schemas::row_status;
+use racklake_schemas::{Cell, Row, fail_code, row_status};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::nvml::terminate;
+
+pub use miner::{MinerProbe, miner};
+pub(crate) use miner::{Shown, credentials};
 
 /// How long NVML may take to be loaded: where no driver keeps the GPUs awake, they are woken then.
 const LOAD_MAX: Duration = Duration::from_secs(10);
@@ -56,10 +62,56 @@ pub(crate) struct Column {
 /// What became of a column.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Outcome {
-    Value(serde_json::Value),
+    Value(Value),
     Unsupported(Option<i32>),
     Failed(Option<i32>),
     NotRead,
+}
+
+impl Outcome {
+    /// What a row says of a column. `code` is the column's own, where it is known; without it that of the row is the best
+    /// there is for a failed one.
+    pub(crate) fn of(row: &Row, column: usize, code: Option<i32>) -> Outcome {
+        match row.cell(column) {
+            Cell::Null if row.has_failed(column) => Outcome::Failed(code.or(row.fail_code())),
+            Cell::Null if row.is_unsupported(column) => Outcome::Unsupported(code),
+            Cell::Null => Outcome::NotRead,
+            Cell::I64(value) => Outcome::Value((*value).into()),
+            Cell::F32(value) => Outcome::Value(f64::from(*value).into()),
+            Cell::F64(value) => Outcome::Value((*value).into()),
+            Cell::Text(text) => Outcome::Value(text.as_str().into()),
+            Cell::List(items) => Outcome::Value(items.clone().into()),
+        }
+    }
+
+    /// The column of a JSON answer; `us` is how long its call took, where it had one of its own.
+    fn json(&self, us: Option<u64>) -> Value {
+        match self {
+            Outcome::Value(value) => match us {
+                Some(us) => json!({"value": value, "us": us}),
+                None => json!({"value": value}),
+            },
+            Outcome::Unsupported(code) => json!({"null": "unsupported", "code": code}),
+            Outcome::Failed(code) => json!({"null": "failed", "code": code}),
+            Outcome::NotRead => json!({"null": "not_read", "code": null}),
+        }
+    }
+
+    /// The column of a table.
+    fn words(&self) -> String {
+        let reason = |word: &str, code: &Option<i32>| match code.map(|code| (code, fail_code::name(code))) {
+            Some((_, Some(name))) => format!("{word}: {name}"),
+            Some((code, None)) => format!("{word}, code {code}"),
+            None => word.to_owned(),
+        };
+        match self {
+            Outcome::Value(Value::String(text)) => text.clone(),
+            Outcome::Value(value) => value.to_string(),
+            Outcome::Unsupported(code) => reason("unsupported", code),
+            Outcome::Failed(code) => reason("failed", code),
+            Outcome::NotRead => "not read".to_owned(),
+        }
+    }
 }
 
 /// A GPU as far as it was read.

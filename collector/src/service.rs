@@ -21,7 +21,7 @@ use crate::housekeeping::Housekeeping;
 use crate::hwmon::HwmonSource;
 use crate::kernel_log::{KernelLog, Shared};
 use crate::metrics::Metrics;
-use crate::miner::MinerSource;
+use crate::miner::{Finds, MinerSource, run_search};
 use crate::nvml::NvmlSource;
 use crate::outlet::Outlet;
 use crate::place::Place;
@@ -189,7 +189,9 @@ fn start_sources(
     }
     let amd = config.amd.enabled.then(|| Arc::new(AmdSource::new(&config.amd)));
     let hwmon = config.hwmon.enabled.then(|| Arc::new(HwmonSource::new(&config.hwmon, &config.node)));
-    let miners = Arc::new(MinerSource::new(&config.miners(), sink));
+    let finds = Finds::open(Some(&config.state_dir));
+    let miners = Arc::new(MinerSource::with_finds(&config.miners(), finds));
+    beside.spawn(run_search(Arc::clone(&miners), sink, beside_stop.clone()));
     let sources: [Option<Arc<dyn Source>>; 4] = [
         nvml.clone().map(|nvml| nvml as _),
         amd.clone().map(|amd| amd as _),
@@ -216,8 +218,10 @@ pub(crate) fn sources(config: &Config, sink: &EventSink) -> Vec<Arc<dyn Source>>
         sources.push(Arc::new(HwmonSource::new(&config.hwmon, &config.node)));
     }
     let miners = config.miners();
-    if !miners.miners.is_empty() {
-        sources.push(Arc::new(MinerSource::new(&miners, sink.clone())));
+    if !miners.miners.is_empty() || !miners.ranges.is_empty() {
+        // Miners of ranges are those that were found so far; nothing is searched or saved.
+        let finds = Finds::open(Some(&config.state_dir));
+        sources.push(Arc::new(MinerSource::with_finds(&miners, finds)));
     }
     sources
 }

@@ -107,18 +107,26 @@ impl StateFolder {
     /// # Errors
     /// When the disk does not take it; the old file stays.
     pub(crate) fn save(&self, devices: &[Remembered]) -> Result<()> {
-        let file = self.path.join(FILE);
-        let fresh = self.path.join("devices.json.new");
         let text = serde_json::to_vec_pretty(&StateFile { version: VERSION, devices: devices.to_vec() })?;
-        let written = File::create(&fresh).and_then(|mut out| {
-            out.write_all(&text)?;
-            out.sync_all()
-        });
-        written.with_context(|| format!("{} cannot be written", fresh.display()))?;
-        std::fs::rename(&fresh, &file).with_context(|| format!("{} cannot be replaced", file.display()))?;
-        let folder = File::open(&self.path).and_then(|folder| folder.sync_all());
-        folder.with_context(|| format!("{} cannot be made durable", self.path.display()))
+        replace(&self.path.join(FILE), &text)
     }
+}
+
+/// Replaces a file as a whole: whoever reads it finds the old text or the new one, after a power loss too.
+///
+/// # Errors
+/// When the disk does not take it; the old file stays.
+pub(crate) fn replace(file: &Path, text: &[u8]) -> Result<()> {
+    let fresh = file.with_added_extension("new");
+    let written = File::create(&fresh).and_then(|mut out| {
+        out.write_all(text)?;
+        out.sync_all()
+    });
+    written.with_context(|| format!("{} cannot be written", fresh.display()))?;
+    std::fs::rename(&fresh, file).with_context(|| format!("{} cannot be replaced", file.display()))?;
+    let Some(path) = file.parent() else { return Ok(()) };
+    let folder = File::open(path).and_then(|folder| folder.sync_all());
+    folder.with_context(|| format!("{} cannot be made durable", path.display()))
 }
 
 #[cfg(test)]

@@ -47,6 +47,20 @@ pub mod fail_code {
     pub const REFUSED: i32 = 1005;
     /// The reply lacks a field that this model has.
     pub const MISSING: i32 = 1006;
+
+    /// What a code of racklake's own says, in words; `None` for those of devices and drivers.
+    pub fn name(code: i32) -> Option<&'static str> {
+        Some(match code {
+            OUT_OF_RANGE => "out of range",
+            UNPARSABLE => "unparsable",
+            NO_PERMISSION => "no permission",
+            DEADLINE => "deadline",
+            UNREACHABLE => "unreachable",
+            REFUSED => "refused",
+            MISSING => "missing",
+            _ => return None,
+        })
+    }
 }
 
 /// Bits of readings: 0 to 62 are those of a table's first mask, 63 to 125 those of the second one.
@@ -75,6 +89,12 @@ impl Bits {
     fn insert(&mut self, bit: u8) {
         if let Some(mask) = self.0.get_mut(usize::from(bit / Bits::A_MASK)) {
             *mask |= 1 << (bit % Bits::A_MASK);
+        }
+    }
+
+    fn remove(&mut self, bit: u8) {
+        if let Some(mask) = self.0.get_mut(usize::from(bit / Bits::A_MASK)) {
+            *mask &= !(1 << (bit % Bits::A_MASK));
         }
     }
 }
@@ -148,9 +168,23 @@ impl Row {
             _ => false,
         };
         if plausible {
+            if value != Cell::Null {
+                self.reason_gone(column);
+            }
             self.cells[column] = value;
         } else {
             self.fail(column, fail_code::OUT_OF_RANGE);
+        }
+    }
+
+    /// A value has come after all, from elsewhere: what was said of its absence no longer holds.
+    fn reason_gone(&mut self, column: usize) {
+        let Some(bit) = self.table.columns[column].bit else { return };
+        self.unsupported.remove(bit);
+        self.failed.remove(bit);
+        if self.failed == Bits::default() && self.status == row_status::PARTIAL {
+            self.status = row_status::OK;
+            self.fail_code = None;
         }
     }
 
@@ -158,6 +192,7 @@ impl Row {
     pub fn fail(&mut self, column: usize, code: i32) {
         self.cells[column] = Cell::Null;
         if let Some(bit) = self.table.columns[column].bit {
+            self.unsupported.remove(bit);
             self.failed.insert(bit);
         }
         self.fail_code.get_or_insert(code);
@@ -290,5 +325,25 @@ cell_from! {
 impl<T: Into<Cell>> From<Option<T>> for Cell {
     fn from(value: Option<T>) -> Cell {
         value.map_or(Cell::Null, Into::into)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables::{MINER_SAMPLE, miner_sample};
+
+    #[test]
+    fn a_value_that_comes_from_elsewhere_takes_back_why_there_was_none() {
+        let mut row = Row::new(&MINER_SAMPLE);
+        row.unsupported(miner_sample::ACCEPTED_SHARES);
+        row.read(miner_sample::ACCEPTED_SHARES, 7_i64);
+        row.fail(miner_sample::REJECTED_SHARES, fail_code::MISSING);
+        row.read(miner_sample::REJECTED_SHARES, 1_i64);
+        assert_eq!((row.unsupported_mask(), row.failed_mask(), row.fail_code()), (0, 0, None));
+        assert_eq!(row.status(), row_status::OK);
+        row.unsupported(miner_sample::STALE_SHARES);
+        row.fail(miner_sample::STALE_SHARES, fail_code::MISSING);
+        assert!(row.has_failed(miner_sample::STALE_SHARES) && !row.is_unsupported(miner_sample::STALE_SHARES));
     }
 }

@@ -33,10 +33,16 @@ pub fn parse<T: DeserializeOwned>(text: &str, name: &str) -> Result<T, SettingsE
             .span()
             .map(|span| 1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|b| **b == b'\n').count());
         let place = line.map_or_else(|| name.to_owned(), |line| format!("{name}:{line}"));
-        let shown =
-            line.and_then(|line| text.lines().nth(line - 1)).map(|l| format!("\n  {}", l.trim())).unwrap_or_default();
+        let shown = line.and_then(|line| text.lines().nth(line - 1)).filter(|line| !may_hold_secret(line));
+        let shown = shown.map(|line| format!("\n  {}", line.trim())).unwrap_or_default();
         SettingsError(format!("{place}: {}{shown}", error.message()))
     })
+}
+
+/// Whether a line is about a secret, by the words in it; such a line is not shown.
+fn may_hold_secret(line: &str) -> bool {
+    let line = line.to_ascii_lowercase();
+    ["password", "secret", "token", "credential"].iter().any(|word| line.contains(word))
 }
 
 /// A duration in a config: `"500ms"`, `"10s"`, `"2h"`. For `#[serde(deserialize_with = "settings::duration")]`.
@@ -97,6 +103,8 @@ mod tests {
     fn a_mistake_is_named_with_file_line_and_key() {
         let unknown = parse::<Example>("period = \"1s\"\nperoid = 2\n", "c.toml").unwrap_err().to_string();
         assert!(unknown.starts_with("c.toml:2: ") && unknown.contains("peroid"), "{unknown}");
+        let secret = parse::<Example>("password = \"hunter2\"\n", "c.toml").unwrap_err().to_string();
+        assert!(secret.starts_with("c.toml:1: ") && !secret.contains("hunter2"), "{secret}");
         let wrong = parse::<Example>("\nperiod = \"soon\"", "c.toml").unwrap_err().to_string();
         assert!(wrong.starts_with("c.toml:2: ") && wrong.contains("500ms"), "{wrong}");
     }

@@ -14,16 +14,18 @@ from lake import leave
 
 
 def main(lake, account):
-    polls = miner_answers.polls([account])
-    assert len(polls) == 1, f"a verbatim miner serves one reply, not {len(polls)}"
-    poll = next(iter(polls.values()))
-    wanted, boards = miner_answers.miner_row(poll), miner_answers.board_rows(poll)
+    _, machines = miner_answers.units(miner_answers.load([account]))
+    assert len(machines) == 1, f"one verbatim miner was asked, not {len(machines)}"
+    unit = machines[0]
+    poll = unit.poll(range(len(unit.answers)))
+    mapping, boards = unit.make.MINER, unit.make.boards(poll)
     differences = []
     miners, hashboards = rows(lake, "miner_sample"), rows(lake, "hashboard_sample")
     for row in miners:
-        differences += miner_answers.difference(row["ts"], wanted, row)
+        differences += miner_answers.difference(row["ts"], mapping, poll, row, "miner_sample")
     for row in hashboards:
-        differences += miner_answers.difference((row["ts"], row["board_index"]), boards[row["board_index"]], row)
+        key, index = (row["ts"], row["board_index"]), row["board_index"]
+        differences += miner_answers.difference(key, boards[index], poll, row, "hashboard_sample")
     complete = len(miners) > 0 and len(hashboards) == len(miners) * len(boards)
     print(json.dumps({name: value for name, value in miners[0].items() if value is not None} if miners else {}, default=str))
     print(f"{len(miners)} miner rows, {len(hashboards)} board rows, {len(differences)} differences")

@@ -1,13 +1,40 @@
 """What miner_sample and hashboard_sample must hold, from the account of the simulated miners alone.
 
-A second reading of Avalon's replies, written without a look at the collector's. A poll asks for `summary` first, and
-the accepted shares rise with every summary, so (unit, accepted shares) names a poll; the other replies of that unit up
-to the next summary are the rest of it.
+A row says when its poll began and ended (`ts`, `read_us`), and a miner has one poll at a time: the answers of its unit
+within that time are the poll. The accepted shares rise with every answer that tells them, so that a poll that no row
+covers is known to be missing, and two rows of one poll are known to be two.
 """
 
+import bisect
 import json
-import re
 from decimal import Decimal
+
+import makes
+import makes.antminer
+import makes.avalon
+import makes.braiins
+import makes.epic
+import makes.luxos
+import makes.whatsminer
+
+MAKES = {
+    "avalon_1246": makes.avalon,
+    "avalon_q": makes.avalon,
+    "antminer_s19_pro": makes.antminer,
+    "whatsminer_v2": makes.whatsminer,
+    "braiins": makes.braiins,
+    "luxos": makes.luxos,
+    "epic": makes.epic,
+}
+CATALOG = {table: makes.columns(table) for table in ["miner_sample", "hashboard_sample"]}
+# Told by the source from what it remembers.
+OF_THE_SOURCE = {"state", "state_reason", "error_codes", "reply_json"}
+# Asleep, a firmware may go on telling sensors that measure nothing.
+ASLEEP = {"idle", "curtailed"}
+# A row that tells only that a poll was due while another one went on.
+STALE = 2
+# Between the clock of the row and that of the account.
+SLACK_US = 2000
 
 
 def load(paths):
@@ -15,156 +42,186 @@ def load(paths):
     return [json.loads(line, parse_float=Decimal) for path in paths for line in open(path)]
 
 
-def polls(paths):
-    """(serial, mac, accepted) -> {command: reply}."""
-    found, current = {}, {}
-    for answer in load(paths):
-        unit = answer["unit"]
-        if answer["command"] == "summary" and answer["reply"]:
-            accepted = answer["reply"]["SUMMARY"][0]["Accepted"]
-            current[unit] = found.setdefault((answer["serial"], answer["mac"], accepted), {})
-        if unit in current and answer["command"] != "version":
-            current[unit].setdefault(answer["command"], answer["reply"])
+class Unit:
+    """The answers of one machine: those of one unit while it has one serial number."""
+
+    def __init__(self, answer):
+        self.make = MAKES[answer["profile"]]
+        self.name = answer["unit"]
+        self.answers, self.times = [], []
+
+    def add(self, answer):
+        self.answers.append(answer)
+        self.times.append(answer["us"])
+
+    def within(self, row):
+        """Answers of the poll that the row is about."""
+        begin = bisect.bisect_left(self.times, row["ts"] - row["read_us"] - SLACK_US)
+        end = bisect.bisect_right(self.times, row["ts"] + SLACK_US)
+        return range(begin, end)
+
+    def poll(self, numbers):
+        """Command -> reply of these answers, None where it cannot be read; a challenge of a web server is no answer."""
+        found = {}
+        for number in numbers:
+            answer = self.answers[number]
+            name = " ".join(word for word in [answer["command"], answer["parameter"]] if word)
+            if not answer["turned_away"] and found.get(name) is None:
+                found[name] = answer["reply"]
+        return found
+
+    def accepted(self, number):
+        """The accepted shares that an answer tells; None where it tells none."""
+        answer = self.answers[number]
+        counts = answer["command"] == self.make.COUNTS and answer["reply"]
+        return makes.at(answer["reply"], *self.make.ACCEPTED) if counts else None
+
+
+def units(answers):
+    """What a device id ends with (serial number, MAC or address) -> the machine."""
+    found, by_name = {}, {}
+    for answer in answers:
+        key = (answer["unit"], answer["serial"])
+        if key not in by_name:
+            unit = by_name[key] = Unit(answer)
+            for tail in [answer["serial"], answer["mac"], answer["address"]]:
+                found[tail.lower()] = unit
+        by_name[key].add(answer)
+    return found, list(by_name.values())
+
+
+def unit_of(device_id, found):
+    """The machine of a device id."""
+    kind, _, tail = device_id.partition(":")
+    return found.get(tail.split("#")[0].lower())
+
+
+def cell(sources, poll):
+    """The value of a mapping in a poll, and whether it should be marked as failed."""
+    failed = False
+    for command, read in sources:
+        if command not in poll:
+            continue
+        if poll[command] is None:
+            failed = True
+            continue
+        try:
+            value = read(poll[command])
+        except (KeyError, IndexError, TypeError, ValueError, ArithmeticError):
+            value = None
+        if value is not None:
+            return value, False
+    return None, failed
+
+
+def bounded(value, column):
+    """The value as the catalog bounds it; items of a list that are none are null."""
+    low, high = column.get("min"), column.get("max")
+    outside = lambda item: item is not None and (low is not None and item < low or high is not None and item > high)
+    if isinstance(value, list):
+        nothing = (0, -40, 255) if "temps" in column["name"] else ()
+        return [None if item in nothing or outside(item) else item for item in value]
+    return None if not isinstance(value, (str, bool)) and outside(value) else value
+
+
+def is_list(column):
+    return column["type"].startswith("list")
+
+
+def difference(key, mapping, poll, row, table, faults=frozenset()):
+    """Cells of a row that are not what was served, as sentences."""
+    found = []
+    for name, column in CATALOG[table].items():
+        if "bit" not in column or name in OF_THE_SOURCE and name not in mapping:
+            continue
+        told = row[name]
+        if name not in mapping:
+            if told is not None:
+                found.append(f"{key} {name}: in the lake {told!r}, and no reply tells it")
+            continue
+        value, failed = cell(mapping[name], poll)
+        wanted = bounded(value, column)
+        if told is None and (is_list(column) and name != "error_codes" or faults & ASLEEP and is_of_sensors(name)):
+            continue
+        if told != wanted:
+            found.append(f"{key} {name}: served {value!r}, in the lake {told!r}")
+        elif told is None and failed and not (row["failed_mask"] | row["unsupported_mask"]) >> column["bit"] & 1:
+            found.append(f"{key} {name}: its command failed, and the row does not say so")
     return found
 
 
-def keys(stats):
-    """Avalon's Key[value] text of the first STATS entry, as a dictionary of texts."""
-    entry = stats["STATS"][0]
-    text = " ".join(value for key, value in entry.items() if isinstance(value, str) and "[" in value)
-    return dict(re.findall(r"(?:(?<=[ {])|^)([A-Za-z][\w ]*?)\[(.*?)\]", text))
+def is_of_sensors(name):
+    return "temp" in name or name == "chips_found"
 
 
-def numbers(text):
-    """The numbers of a list, or None where there is no list."""
-    return None if text is None else [int(Decimal(item)) for item in text.split()]
+def compare_row(unit, row, boards):
+    """Differences of a miner's row and those of its boards."""
+    numbers = unit.within(row)
+    poll = unit.poll(numbers)
+    faults = {unit.answers[number]["fault"] for number in numbers} - {None}
+    accepted = next((shares for shares in map(unit.accepted, numbers) if shares is not None), None)
+    key = (row["device_id"], accepted)
+    found = difference(key, unit.make.MINER, poll, row, "miner_sample", faults)
+    if accepted is not None and not faults and (row["state"], row["state_reason"]) != ("mining", None):
+        found.append(f"{key} state: healthy, in the lake {row['state']} for {row['state_reason']}")
+    wanted = unit.make.boards(poll)
+    for board in boards:
+        index = board["board_index"]
+        if index not in wanted:
+            found.append(f"{key} board {index}: in the lake twice or without a reply")
+            continue
+        found += difference((*key, index), wanted.pop(index), poll, board, "hashboard_sample", faults)
+    found += [f"{key} board {index}: served, not in the lake" for index in wanted]
+    return found, numbers
 
 
-def at(items, index):
-    return items[index] if items is not None and len(items) > index else None
-
-
-def scaled(value, factor):
-    """A printed decimal times a power of ten."""
-    return None if value is None else int(Decimal(str(value).strip("%")) * factor)
-
-
-def miner_row(poll):
-    """Column -> value of the poll's row of miner_sample; None is null."""
-    summary, stats, pools = poll["summary"]["SUMMARY"][0], keys(poll["stats"]), poll["pools"]["POOLS"]
-    ps = numbers(stats.get("PS"))
-    active = next((pool for pool in pools if pool.get("Stratum Active")), None)
-    row = {
-        "accepted_shares": summary["Accepted"],
-        "rejected_shares": summary["Rejected"],
-        "stale_shares": summary["Stale"],
-        "hardware_errors": summary["Hardware Errors"],
-        "accepted_difficulty": float(summary["Difficulty Accepted"]),
-        "rejected_difficulty": float(summary["Difficulty Rejected"]),
-        "hashrate_hashes_per_second": scaled(stats.get("GHSspd"), 10**9),
-        "hashrate_average_hashes_per_second": scaled(summary["MHS av"], 10**6),
-        "hashrate_5s_hashes_per_second": scaled(summary["MHS 5s"], 10**6),
-        "hashrate_1m_hashes_per_second": scaled(summary["MHS 1m"], 10**6),
-        "hashrate_5m_hashes_per_second": scaled(summary["MHS 5m"], 10**6),
-        "hashrate_15m_hashes_per_second": scaled(summary["MHS 15m"], 10**6),
-        "hashrate_expected_hashes_per_second": scaled(stats.get("GHSmm"), 10**9),
-        "power_milliwatts": scaled(at(ps, 6), 1000),
-        "power_output_milliwatts": scaled(at(ps, 4), 1000),
-        "power_limit_milliwatts": scaled(stats.get("MPO"), 1000),
-        "psu_output_millivolts": scaled(at(ps, 2), 10),
-        "psu_output_milliamperes": scaled(at(ps, 3), 1000),
-        "psu_error_code": at(ps, 0),
-        "inlet_temp_celsius": scaled(stats.get("ITemp", stats.get("Temp")), 1),
-        "chip_temp_max_celsius": scaled(stats.get("TMax"), 1),
-        "chip_temp_average_celsius": scaled(stats.get("TAvg"), 1),
-        "fan_1_rpm": scaled(stats.get("Fan1"), 1),
-        "fan_2_rpm": scaled(stats.get("Fan2"), 1),
-        "fan_3_rpm": scaled(stats.get("Fan3"), 1),
-        "fan_4_rpm": scaled(stats.get("Fan4"), 1),
-        "fan_duty_percent": scaled(stats.get("FanR"), 1),
-        "frequency_kilohertz": scaled(stats.get("Freq"), 1000),
-        "uptime_seconds": summary["Elapsed"],
-        "pool_url": active and active["URL"],
-        "pool_status": active and active["Status"],
-        "pools_alive": sum(pool["Status"] == "Alive" for pool in pools),
-        "pool_ping_milliseconds": scaled(stats.get("PING"), 1),
-        "pool_difficulty": active and float(active["Stratum Difficulty"]),
-        "boards_found": scaled(re.search(r"Hash Board: *(\d+)", stats["SYSTEMSTATU"])[1], 1),
-        "error_mask": scaled(stats.get("ECMM"), 1),
-        "state": "mining" if "In Work" in stats["SYSTEMSTATU"] else "sleeping",
-    }
-    return row
-
-
-def board_rows(poll):
-    """board_index -> {column: value} of the poll's rows of hashboard_sample."""
-    stats = keys(poll["stats"])
-    boards = len(numbers_or_texts(stats["MGHS"]))
-    total = scaled(stats.get("TA"), 1)
-    rows = {}
-    for board in range(boards):
-        def per_board(key, factor=1):
-            return scaled(at((stats.get(key) or "").split() or None, board), factor)
-
-        def chips(key):
-            return numbers(stats.get(f"{key}{board}"))
-
-        temps = chips("PVT_T")
-        crc = numbers(stats.get(f"ASICCRC{board}"))
-        rows[board] = {
-            "hashrate_average_hashes_per_second": per_board("MGHS", 10**9),
-            "hardware_errors": per_board("MH"),
-            "crc_errors": sum(crc) if crc is not None else per_board("CRC"),
-            "chip_temp_max_celsius": per_board("MTmax"),
-            "chip_temp_average_celsius": per_board("MTavg"),
-            "chips_found": None if temps is None else len(temps),
-            "chips_expected": None if total is None else total // boards,
-            "board_error_mask": per_board("ECHU"),
-            "chip_temps_celsius": temps,
-            "chip_voltages_millivolts": chips("PVT_V"),
-            "chip_nonces": chips("MW"),
-        }
-    return rows
-
-
-def numbers_or_texts(text):
-    return text.split()
-
-
-def difference(key, wanted, row):
-    """Cells of a row that are not what was served, as sentences."""
-    return [
-        f"{key} {column}: served {value!r}, in the lake {row[column]!r}"
-        for column, value in wanted.items()
-        if row[column] != value
-    ]
+def owed(unit, covered):
+    """Accepted shares of whole polls that no row covers."""
+    usual = None
+    for numbers in covered:
+        commands = {unit.answers[number]["command"] for number in numbers}
+        usual = commands if usual is None else usual & commands
+    seen = {number for numbers in covered for number in numbers}
+    begins = [number for number in range(len(unit.answers)) if unit.accepted(number) is not None]
+    missing = []
+    for number, following in zip(begins, begins[1:] + [len(unit.answers)]):
+        commands = {answer["command"] for answer in unit.answers[number:following]}
+        if number not in seen and (usual is None or usual <= commands):
+            missing.append(unit.accepted(number))
+    return missing, len(begins)
 
 
 def compare(miners, boards, paths):
     """Differences between rows of the two tables and the account, as sentences; and how many polls there were."""
-    found = {}
-    for (serial, _, accepted), poll in polls(paths).items():
-        if {"summary", "stats", "pools"} <= poll.keys():
-            found[(f"avalon:{serial}", accepted)] = poll
-    differences, seen, frames = [], set(), {}
-    for row in miners:
-        key = (row["device_id"], row["accepted_shares"])
-        if key not in found:
-            differences.append(f"{key}: the lake has a row that no reply gave")
-            continue
-        if key in seen:
-            differences.append(f"{key}: twice in the lake")
-        seen.add(key)
-        frames[(row["device_id"], row["ts"])] = key
-        differences += difference(key, miner_row(found[key]), row)
-    differences += [f"{key}: served, not in the lake" for key in found.keys() - seen]
-    wanted = {(key, board): row for key in seen for board, row in board_rows(found[key]).items()}
+    return compare_with(miners, boards, load(paths))
+
+
+def compare_with(miners, boards, answers):
+    """The same, with the answers of the account."""
+    found, machines = units(answers)
+    by_poll, differences, covered, seen = {}, [], {}, set()
     for row in boards:
-        # Both rows of a poll carry one ts.
-        key = (frames.get((row["device_id"], row["ts"])), row["board_index"])
-        if key not in wanted:
-            differences.append(f"{row['device_id']} board {row['board_index']}: in the lake twice or without a reply")
+        by_poll.setdefault((row["device_id"], row["ts"]), []).append(row)
+    for row in miners:
+        if row["row_status"] == STALE and row["accepted_shares"] is None:
             continue
-        differences += difference(key, wanted.pop(key), row)
-    differences += [f"{key}: served, not in the lake" for key in wanted]
-    return differences, len(found)
+        unit = unit_of(row["device_id"], found)
+        own_boards = by_poll.pop((row["device_id"], row["ts"]), [])
+        if unit is None:
+            if row["accepted_shares"] is not None:
+                differences.append(f"{row['device_id']}: the lake has a row that no reply gave")
+            continue
+        key = (unit.name, row["ts"])
+        if key in seen:
+            differences.append(f"{row['device_id']} at {row['ts']}: twice in the lake")
+        seen.add(key)
+        of_row, numbers = compare_row(unit, row, own_boards)
+        differences += of_row
+        covered.setdefault(unit, []).append(numbers)
+    differences += [f"{key}: boards without a row of their miner" for key in by_poll]
+    served = 0
+    for unit in machines:
+        missing, polls = owed(unit, covered.get(unit, []))
+        served += polls
+        differences += [f"({unit.name!r}, {accepted}): served, not in the lake" for accepted in missing]
+    return differences, served

@@ -4,6 +4,7 @@
 
 pub mod binaries;
 pub mod drill;
+pub mod farm;
 pub mod fault_proxy;
 pub mod kafka;
 pub mod lake_tool;

@@ -18,6 +18,7 @@ impl Config {
             hwmon,
             miners: wanted.miners.clone(),
             miner: wanted.miner.clone(),
+            miner_range: wanted.miner_range.clone(),
             ..self.clone()
         };
         (next, self.waiting_for_a_restart(wanted))

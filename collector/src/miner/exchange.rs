@@ -13,15 +13,15 @@ use tokio::time::timeout;
 use super::json::Json;
 
 /// Longest answer that is read; those of an Avalon have up to 30 KiB.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// An answer of so many bytes that has not begun as JSON is none.
 const PREAMBLE_MAX: usize = 64;
-/// cgminer's code for a command that the client may not use.
-const ACCESS_DENIED: &str = "45";
+/// Codes for a command that the client may not use: cgminer's, then Whatsminer's for its token.
+const REFUSALS: [&str; 3] = ["45", "135", "136"];
 
-const TIMEOUT: &str = "the time was over";
-const CLOSED: &str = "the miner closed the connection";
-const CUT: &str = "it ends in the middle";
+pub(super) const TIMEOUT: &str = "the time was over";
+pub(super) const CLOSED: &str = "the miner closed the connection";
+pub(super) const CUT: &str = "it ends in the middle";
 
 /// Why a command has no readable answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,16 @@ impl Trouble {
         }
     }
 
+    /// Whether there is a machine, with this port closed; others may be open.
+    pub(super) fn is_port_closed(self) -> bool {
+        self == Trouble::NoConnection(words(ErrorKind::ConnectionRefused))
+    }
+
+    /// Whether the time passed and not one byte came.
+    pub(super) fn is_silence(self) -> bool {
+        matches!(self, Trouble::NoConnection(TIMEOUT) | Trouble::NoAnswer(TIMEOUT))
+    }
+
     /// What was seen, in more words.
     pub(super) fn cause(self) -> Option<&'static str> {
         match self {
@@ -74,15 +84,101 @@ impl Trouble {
     }
 }
 
-/// Asks a miner and gives the list of the reply that belongs to the command, `SUMMARY` and so on.
-pub(super) async fn ask(endpoint: &str, command: &str, section: &str, limit: Duration) -> Result<Json, Trouble> {
+/// Sends a request to a cgminer port and gives the whole reply, unless its `STATUS` says that there is none.
+pub(super) async fn ask(endpoint: &str, request: &str, limit: Duration) -> Result<Json, Trouble> {
     let mut answer = Answer::default();
-    let ended = match timeout(limit, answer.receive(endpoint, command)).await {
+    let ended = match timeout(limit, answer.receive(endpoint, request)).await {
         Ok(ended) => ended,
         Err(_) if !answer.connected => Ended::NoConnection(TIMEOUT),
         Err(_) => Ended::Late,
     };
-    answer.read(&ended, section)
+    answer.read(&ended)
+}
+
+/// The request for a command of cgminer's API.
+pub(super) fn command(name: &str, parameter: Option<&str>) -> String {
+    match parameter {
+        None => format!("{{\"command\":\"{name}\"}}"),
+        Some(parameter) => serde_json::json!({ "command": name, "parameter": parameter }).to_string(),
+    }
+}
+
+/// Sends a request where each message has its length before it, and gives the reply as [`ask`] does.
+pub(super) async fn ask_framed(endpoint: &str, request: &str, limit: Duration) -> Result<Json, Trouble> {
+    let mut message = Message::default();
+    let ended = match timeout(limit, message.receive(endpoint, request)).await {
+        Ok(ended) => ended,
+        Err(_) if !message.connected => Ended::NoConnection(TIMEOUT),
+        Err(_) => Ended::Late,
+    };
+    message.read(&ended)
+}
+
+/// A message with its length in front, four bytes, little endian.
+#[derive(Default)]
+struct Message {
+    bytes: Vec<u8>,
+    connected: bool,
+}
+
+impl Message {
+    async fn receive(&mut self, endpoint: &str, request: &str) -> Ended {
+        let mut stream = match TcpStream::connect(endpoint).await {
+            Ok(stream) => stream,
+            Err(error) => return Ended::NoConnection(words(error.kind())),
+        };
+        self.connected = true;
+        let Ok(length) = u32::try_from(request.len()) else { return Ended::Done };
+        let sent = [&length.to_le_bytes(), request.as_bytes()].concat();
+        if stream.write_all(&sent).await.is_err() {
+            return Ended::Done;
+        }
+        loop {
+            match self.length() {
+                Some(length) if self.bytes.len() >= length + 4 => return Ended::Done,
+                Some(length) if length > ANSWER_BYTES_MAX => return Ended::Endless,
+                _ => {}
+            }
+            let Ok(1..) = stream.read_buf(&mut self.bytes).await else { return Ended::Done };
+        }
+    }
+
+    /// The length that it announces.
+    fn length(&self) -> Option<usize> {
+        self.bytes.first_chunk().map(|length| u32::from_le_bytes(*length) as usize)
+    }
+
+    fn read(&self, ended: &Ended) -> Result<Json, Trouble> {
+        let text = self.bytes.get(4..).unwrap_or_default();
+        let is_whole = self.length().is_some_and(|length| text.len() >= length);
+        Err(match ended {
+            _ if is_whole => return Json::parse_joined(text).map_or(Err(Trouble::Unreadable), judged),
+            Ended::NoConnection(cause) => Trouble::NoConnection(cause),
+            // Text where the length should be is no length.
+            Ended::Endless if matches!(self.bytes.first(), Some(b'{' | b'[' | b'H')) => Trouble::Unreadable,
+            Ended::Endless => Trouble::Endless,
+            Ended::Late if self.bytes.is_empty() => Trouble::NoAnswer(TIMEOUT),
+            Ended::Done if self.bytes.is_empty() => Trouble::NoAnswer(CLOSED),
+            Ended::Late => Trouble::Partial(TIMEOUT),
+            Ended::Done => Trouble::Partial(CUT),
+        })
+    }
+}
+
+/// The reply that bytes are which come in these parts, and then no more.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn read_parts(parts: &[&[u8]]) -> Result<Json, Trouble> {
+    let mut answer = Answer::default();
+    let ended = parts.iter().find_map(|part| answer.take(part)).unwrap_or(Ended::Done);
+    answer.read(&ended)
+}
+
+/// A list within a reply, `SUMMARY` and so on.
+pub(super) fn section<'a>(reply: &'a Json, name: &str) -> Result<&'a [Json], Trouble> {
+    match reply.get(name) {
+        Some(Json::List(items)) => Ok(items),
+        _ => Err(Trouble::Unreadable),
+    }
 }
 
 /// How the bytes came to an end.
@@ -105,13 +201,13 @@ struct Answer {
 }
 
 impl Answer {
-    async fn receive(&mut self, endpoint: &str, command: &str) -> Ended {
+    async fn receive(&mut self, endpoint: &str, request: &str) -> Ended {
         let mut stream = match TcpStream::connect(endpoint).await {
             Ok(stream) => stream,
             Err(error) => return Ended::NoConnection(words(error.kind())),
         };
         self.connected = true;
-        if stream.write_all(format!("{{\"command\":\"{command}\"}}").as_bytes()).await.is_err() {
+        if stream.write_all(request.as_bytes()).await.is_err() {
             return Ended::Done;
         }
         let mut part = vec![0; 16 * 1024];
@@ -125,27 +221,38 @@ impl Answer {
 
     /// Takes more bytes; says when they are enough.
     fn take(&mut self, part: &[u8]) -> Option<Ended> {
+        let mut ended = None;
+        let mut used = 0;
         for &byte in part {
-            if byte == 0 && !self.bytes.is_empty() {
-                return Some(Ended::Done);
+            if byte == 0 && (used > 0 || !self.bytes.is_empty()) {
+                ended = Some(Ended::Done);
+                break;
             }
-            self.bytes.push(byte);
-            if self.end.follow(byte) {
-                return Some(Ended::Done);
+            used += 1;
+            if !self.end.follow(byte) {
+                continue;
             }
-            if self.bytes.len() >= ANSWER_BYTES_MAX {
-                return Some(Ended::Endless);
+            // A document may follow at once on the first one; nothing is waited for that has not come.
+            if part[used..].iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+                ended = Some(Ended::Done);
+                break;
             }
+            self.end = EndOfJson::default();
         }
-        (self.end.hopeless && self.bytes.len() >= PREAMBLE_MAX).then_some(Ended::Done)
+        let room = ANSWER_BYTES_MAX.saturating_sub(self.bytes.len());
+        self.bytes.extend_from_slice(&part[..used.min(room)]);
+        if used >= room {
+            return Some(Ended::Endless);
+        }
+        ended.or_else(|| (self.end.hopeless && self.bytes.len() >= PREAMBLE_MAX).then_some(Ended::Done))
     }
 
-    fn read(&self, ended: &Ended, section: &str) -> Result<Json, Trouble> {
+    fn read(&self, ended: &Ended) -> Result<Json, Trouble> {
         if let Some(refused) = self.http() {
             return Err(if refused { Trouble::Refused } else { Trouble::Unreadable });
         }
-        if let Some(reply) = Json::parse(&self.bytes) {
-            return section_of(reply, section);
+        if let Some(reply) = Json::parse_joined(&self.bytes) {
+            return judged(reply);
         }
         Err(match ended {
             Ended::NoConnection(cause) => Trouble::NoConnection(cause),
@@ -165,23 +272,29 @@ impl Answer {
     }
 }
 
-/// The list that belongs to the command, or what the reply says instead.
-fn section_of(mut reply: Json, section: &str) -> Result<Json, Trouble> {
-    let status = reply.get("STATUS").and_then(|status| status.items().first());
+/// The reply, unless it says that there is none. `STATUS` is an entry of a list, or the reply itself.
+fn judged(reply: Json) -> Result<Json, Trouble> {
+    let Json::Object(members) = &reply else { return Err(Trouble::Unreadable) };
+    let status = match reply.get("STATUS") {
+        Some(Json::List(items)) => items.first(),
+        Some(object @ Json::Object(_)) => Some(object),
+        Some(_) => Some(&reply),
+        None => None,
+    };
     let told = |name: &str| status.and_then(|status| status.text_of(name)).unwrap_or_default();
-    let declined = matches!(told("STATUS"), "E" | "F");
-    if declined && (told("Code") == ACCESS_DENIED || told("Msg").to_ascii_lowercase().contains("access denied")) {
+    if !matches!(told("STATUS"), "E" | "F") {
+        return Ok(reply);
+    }
+    let message = told("Msg").to_ascii_lowercase();
+    if REFUSALS.contains(&told("Code")) || message.contains("access denied") {
         return Err(Trouble::Refused);
     }
-    let Json::Object(members) = &mut reply else { return Err(Trouble::Unreadable) };
-    match members.iter_mut().find(|(name, value)| name == section && matches!(value, Json::List(_))) {
-        Some((_, list)) => Ok(std::mem::replace(list, Json::Null)),
-        None if declined => Err(Trouble::Declined),
-        None => Err(Trouble::Unreadable),
-    }
+    // Some say `E` of one part and answer all the same.
+    let has_more = members.iter().any(|(name, value)| name != "STATUS" && matches!(value, Json::List(_)));
+    if has_more { Ok(reply) } else { Err(Trouble::Declined) }
 }
 
-fn words(error: ErrorKind) -> &'static str {
+pub(super) fn words(error: ErrorKind) -> &'static str {
     match error {
         ErrorKind::ConnectionRefused => "the port is closed",
         ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "there is no route to it",
@@ -240,7 +353,7 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<Json, Trouble> {
         let mut answer = Answer::default();
         let ended = answer.take(bytes).unwrap_or(Ended::Done);
-        answer.read(&ended, "SUMMARY")
+        answer.read(&ended).and_then(|reply| section(&reply, "SUMMARY").map(|list| Json::List(list.to_vec())))
     }
 
     #[test]

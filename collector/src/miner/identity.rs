@@ -4,7 +4,7 @@ use racklake_schemas::Row;
 use racklake_schemas::identity::real_identifier;
 use racklake_schemas::tables::{self, device};
 
-use super::avalon::plain;
+use super::filler::plain;
 use super::json::Json;
 use crate::source::Identity;
 
@@ -12,7 +12,6 @@ use crate::source::Identity;
 pub(super) struct Beside<'a> {
     /// Name in front of the id.
     pub(super) make: &'a str,
-    pub(super) address: &'a str,
     /// Serial number in `stats`.
     pub(super) dna: Option<&'a str>,
     /// Chips of the whole miner.
@@ -30,12 +29,10 @@ pub(super) fn identity(version: Option<&Json>, beside: &Beside<'_>) -> Identity 
     // `MM3v2_X3` is a controller of 3 boards.
     let boards = hardware.as_deref().and_then(|name| name.rsplit_once("_X")?.1.parse::<i32>().ok());
     let mut row = Row::new(&tables::DEVICE);
-    row.set(device::DEVICE_KIND, "miner");
     row.set(device::VENDOR, beside.make);
     row.set(device::MODEL, told("PROD").or_else(|| told("MODEL")));
     row.set(device::SERIAL, serial.clone());
     row.set(device::MAC, mac.clone());
-    row.set(device::ADDRESS, beside.address);
     row.set(device::FIRMWARE_VERSION, told("LVERSION").or_else(|| told("CGVERSION")));
     row.set(device::HARDWARE_TYPE, hardware);
     row.set(device::BOARDS_EXPECTED, boards.filter(|boards| (1..=64).contains(boards)));
@@ -47,7 +44,7 @@ pub(super) fn identity(version: Option<&Json>, beside: &Beside<'_>) -> Identity 
 }
 
 /// A MAC address in lower case with colons, unless it is none or a placeholder.
-fn mac_address(text: &str) -> Option<String> {
+pub(super) fn mac_address(text: &str) -> Option<String> {
     let digits: String =
         text.chars().filter(|c| !matches!(c, ':' | '-' | '.')).map(|c| c.to_ascii_lowercase()).collect();
     if digits.len() != 12 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
@@ -65,7 +62,7 @@ mod tests {
 
     fn id(version: &str, dna: Option<&str>) -> Option<String> {
         let version = Json::parse(version.as_bytes());
-        identity(version.as_ref(), &Beside { make: "avalon", address: "a:1", dna, chips: None }).device_id
+        identity(version.as_ref(), &Beside { make: "avalon", dna, chips: None }).device_id
     }
 
     #[test]
@@ -87,16 +84,14 @@ mod tests {
         let reply = include_bytes!("../../../tests/miner-sim/recordings/avalon_q/version.json");
         let reply = Json::parse(reply).unwrap();
         let version = &reply.get("VERSION").unwrap().items()[0];
-        let beside = Beside { make: "avalon", address: "10.0.0.5:4028", dna: None, chips: Some(160) };
+        let beside = Beside { make: "avalon", dna: None, chips: Some(160) };
         let identity = identity(Some(version), &beside);
         assert_eq!(identity.device_id, None, "serial and MAC are placeholders");
         for (column, cell) in [
-            (device::DEVICE_KIND, Cell::from("miner")),
             (device::VENDOR, Cell::from("avalon")),
             (device::MODEL, Cell::from("Avalon Q")),
             (device::SERIAL, Cell::Null),
             (device::MAC, Cell::Null),
-            (device::ADDRESS, Cell::from("10.0.0.5:4028")),
             (device::FIRMWARE_VERSION, Cell::from("25052801_14a19a2")),
             (device::HARDWARE_TYPE, Cell::from("Q_MM1v1_X1")),
             (device::BOARDS_EXPECTED, Cell::from(1)),

@@ -1,7 +1,10 @@
-//! JSON as miners write it: raw newlines in strings, `nan`, lost commas, text after the end.
+//! JSON as miners write it: raw newlines in strings, `nan`, lost commas and values, keys without quotes, wrong escapes,
+//! text after the end, two documents in one answer.
 //!
 //! Numbers keep their text, so that no digit is lost on the way to an integer. Any bytes give a value or `None`, within a
-//! bound on depth and on the number of values.
+//! bound on depth and on the number of values. What ends before it is whole is none: a cut reply is never half a reply.
+
+use std::borrow::Cow;
 
 /// Deepest nesting.
 const DEPTH_MAX: usize = 16;
@@ -25,6 +28,36 @@ impl Json {
     pub(super) fn parse(bytes: &[u8]) -> Option<Json> {
         let mut parser = Parser { bytes, at: 0, values: 0 };
         parser.value(0)
+    }
+
+    /// All objects and lists that stand one after another; none after the first that cannot be read.
+    pub(super) fn parse_all(bytes: &[u8]) -> Vec<Json> {
+        let mut parser = Parser { bytes, at: 0, values: 0 };
+        let mut all = Vec::new();
+        loop {
+            parser.skip(|byte| byte.is_ascii_whitespace() || matches!(byte, b',' | 0));
+            if !matches!(parser.peek(), Some(b'{' | b'[')) {
+                return all;
+            }
+            match parser.value(0) {
+                Some(value) => all.push(value),
+                None => return all,
+            }
+        }
+    }
+
+    /// All that an answer holds as one value: members of later objects that the first one lacks are added to it.
+    pub(super) fn parse_joined(bytes: &[u8]) -> Option<Json> {
+        let mut all = Json::parse_all(bytes).into_iter();
+        let mut first = all.next()?;
+        for later in all {
+            let (Json::Object(members), Json::Object(more)) = (&mut first, later) else { continue };
+            let known = members.len();
+            let is_new = |name: &str| members[..known].iter().all(|(have, _)| have != name);
+            let new: Vec<(String, Json)> = more.into_iter().filter(|(name, _)| is_new(name)).collect();
+            members.extend(new);
+        }
+        Some(first)
     }
 
     /// A member of an object.
@@ -102,22 +135,30 @@ impl Parser<'_> {
         let mut members = Vec::new();
         loop {
             self.skip_separators();
-            match self.peek()? {
+            let key = match self.peek()? {
                 b'}' => {
                     self.at += 1;
                     return Some(Json::Object(members));
                 }
-                b'"' => {}
-                _ => return None,
-            }
-            let key = self.string()?;
+                b'"' => self.string()?,
+                _ => self.bare().into_owned(),
+            };
             self.skip_space();
             if self.peek()? != b':' {
-                return None;
+                self.skip_to_next()?;
+                continue;
             }
             self.at += 1;
-            members.push((key, self.value(depth + 1)?));
+            self.skip_space();
+            let value = if matches!(self.peek()?, b',' | b'}') { Json::Null } else { self.value(depth + 1)? };
+            members.push((key, value));
         }
+    }
+
+    /// Leaves out what is no member, up to where the next one may begin.
+    fn skip_to_next(&mut self) -> Option<()> {
+        self.skip(|byte| !matches!(byte, b',' | b'}' | b'{' | b'[' | b']'));
+        matches!(self.peek()?, b',' | b'}').then_some(())
     }
 
     fn list(&mut self, depth: usize) -> Option<Json> {
@@ -128,6 +169,9 @@ impl Parser<'_> {
             if self.peek()? == b']' {
                 self.at += 1;
                 return Some(Json::List(items));
+            }
+            if self.peek()? == b'}' {
+                return None;
             }
             items.push(self.value(depth + 1)?);
         }
@@ -159,7 +203,12 @@ impl Parser<'_> {
             b'f' => 12,
             b'u' => {
                 let digits = self.bytes.get(self.at..self.at + 4)?;
-                let code = u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+                let digits =
+                    std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
+                let Some(code) = digits.and_then(|text| u32::from_str_radix(text, 16).ok()) else {
+                    bytes.extend_from_slice(b"\\u");
+                    return Some(());
+                };
                 self.at += 4;
                 let letter = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
                 bytes.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
@@ -173,16 +222,20 @@ impl Parser<'_> {
 
     /// A number, `true`, `false`, `null`, or what stands in its place.
     fn word(&mut self) -> Option<Json> {
-        let begin = self.at;
-        self.skip(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
-        let word = std::str::from_utf8(self.bytes.get(begin..self.at)?).ok()?;
-        match word {
+        match &*self.bare() {
             "" => None,
             "null" => Some(Json::Null),
             "true" => Some(Json::Bool(true)),
             "false" => Some(Json::Bool(false)),
-            _ => Some(Json::Number(word.to_owned())),
+            word => Some(Json::Number(word.to_owned())),
         }
+    }
+
+    /// What stands without quotes, up to white space or a sign that has a meaning.
+    fn bare(&mut self) -> Cow<'_, str> {
+        let begin = self.at;
+        self.skip(|byte| byte > b' ' && !matches!(byte, b',' | b':' | b'"' | b'{' | b'}' | b'[' | b']'));
+        String::from_utf8_lossy(&self.bytes[begin..self.at])
     }
 }
 
@@ -209,6 +262,25 @@ mod tests {
         assert_eq!(json.get("a"), Some(&number("nan")));
         assert_eq!(json.text_of("b"), Some("x\ny"));
         assert_eq!(json.get("c").unwrap().items()[1].text_of("d"), Some("-nan"));
+        for (text, wanted) in [
+            (r#"{"a":,"b":12%,"c":}"#, r#"{"a":null,"b":"12%","c":null}"#),
+            (r#"{a:1, "b":"x"y","c":2}"#, r#"{"a":"1","b":"x","c":"2"}"#),
+            (r#"{"a":"\uZZ11\'"}"#, r#"{"a":"\\uZZ11'"}"#),
+            (r#"{"a" 1,"b":2}"#, r#"{"b":"2"}"#),
+            ("{\"a\":1\u{e9}/2}", "{\"a\":\"1\u{e9}/2\"}"),
+        ] {
+            let (read, wanted) = (Json::parse(text.as_bytes()), Json::parse(wanted.as_bytes()));
+            assert_eq!(format!("{read:?}").replace("Number", "Text"), format!("{wanted:?}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn joined_documents_are_all_read() {
+        let all = Json::parse_all(b"{\"a\":1}{\"b\":2}\0 [3] {\"c\":");
+        assert_eq!(all.iter().map(|json| json.text_of("b")).collect::<Vec<_>>(), [None, Some("2"), None]);
+        let joined = Json::parse_joined(br#"{"STATUS":1,"a":1}{"STATUS":2,"b":2}"#).unwrap();
+        assert_eq!(["STATUS", "a", "b"].map(|name| joined.text_of(name)), [Some("1"), Some("1"), Some("2")]);
+        assert!(Json::parse_all(b"hello").is_empty() && Json::parse_joined(b"{\"a\":").is_none());
     }
 
     #[test]
@@ -226,7 +298,7 @@ mod tests {
                 Json::parse(&broken);
             }
         }
-        for bad in ["", "{", "}", "{1:2}", "{\"a\" 1}", "[\"\\u12", "\"\\", "\u{16}\u{3}", "{\"a\":}"] {
+        for bad in ["", "{", "}", "[}", "{]}", "{\"a\" 1", "[\"\\u12", "\"\\", "\u{16}\u{3}", "{\"a\":"] {
             assert_eq!(Json::parse(bad.as_bytes()), None, "{bad}");
         }
         assert_eq!(Json::parse("[".repeat(100_000).as_bytes()), None);

@@ -23,7 +23,7 @@ pub(super) trait Reader: Send + Sync {
     /// address.
     fn memory(&self) -> Memory;
 
-    /// Asks for what a poll needs, one command after another. Every command that was tried is in the replies, answered
+    /// Asks for what is wanted, one command after another. Every command that was tried is in the replies, answered
     /// or not. A miner that cannot be connected to is asked one command only.
     fn ask<'a>(&'a self, session: &'a mut Session<'_>, wants: Wants, memory: &'a mut Memory) -> BoxFuture<'a, Replies>;
 
@@ -34,9 +34,12 @@ pub(super) trait Reader: Send + Sync {
 /// What a reader keeps of one miner, of a type of its own.
 pub(super) type Memory = Box<dyn Any + Send + Sync>;
 
-/// What a poll should bring beside the sample.
+/// What is to be asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Wants {
+    /// What every poll brings. Without it only the rest is asked for: a poll whose sample makes the source doubt who the
+    /// miner is asks once more, adds these replies to those that it has, and reads all of them again.
+    pub(super) sample: bool,
     /// Who the miner is: the commands that tell make, model, serial, MAC, firmware.
     pub(super) identity: bool,
     /// The values per chip, where they cost commands of their own.
@@ -70,6 +73,11 @@ impl Replies {
         self.get(command)?.err()
     }
 
+    /// Adds those of a later question of the same poll.
+    pub(super) fn extend(&mut self, later: Replies) {
+        self.all.extend(later.all);
+    }
+
     /// All of them, by command.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Result<&Json, Trouble>)> {
         self.all.iter().map(|(name, reply)| (name.as_str(), reply.as_ref().map_err(|trouble| *trouble)))
@@ -90,8 +98,11 @@ pub(super) struct Told {
     pub(super) uptime: Option<i64>,
     /// Other counters of its lifetime that never fall within one session, always the same ones in the same order.
     pub(super) lifetime: Vec<Option<i64>>,
-    /// Who it is, where it was asked for and told.
+    /// Who it is, where it was asked for and told. The source sets device_kind and address.
     pub(super) identity: Option<Identity>,
+    /// A command of the identity had no readable reply: it is asked again at the next poll, and what there is counts
+    /// only where nothing better is known.
+    pub(super) is_identity_partial: bool,
     /// A text that is another one for another machine (serial number, MAC), where every poll brings it.
     pub(super) mark: Option<String>,
     /// Error codes that are raised now; `None` where the replies do not say.

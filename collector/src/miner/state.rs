@@ -47,16 +47,16 @@ impl State {
 pub(super) type Judged = (State, Option<&'static str>);
 
 /// The state of a miner whose commands have all failed: one that refuses is there, whatever else failed.
-pub(super) fn without_replies(troubles: [Trouble; 3]) -> Judged {
+pub(super) fn without_replies(troubles: &[Trouble]) -> Judged {
     let answered = |trouble: &&Trouble| matches!(trouble, Trouble::Refused | Trouble::Declined);
     match troubles.iter().find(answered) {
         Some(trouble) => (State::Refused, Some(trouble.reason())),
-        None => (State::Unreachable, Some(troubles[0].reason())),
+        None => (State::Unreachable, Some(troubles.first().unwrap_or(&Trouble::Unreadable).reason())),
     }
 }
 
 /// The state that the replies tell; `None` where they do not.
-pub(super) fn from_replies(summary: Option<&Json>, stats: Option<&Stats>, pools: Option<&Json>) -> Option<Judged> {
+pub(super) fn from_replies(summary: Option<&Json>, stats: Option<&Stats>, pools: Option<&[Json]>) -> Option<Judged> {
     let rate =
         stats.and_then(|stats| number(stats.text.get("GHSspd"), 9)).or_else(|| number(summary?.text_of("MHS 5s"), 6));
     let Some(stats) = stats else { return rate.filter(|rate| *rate > 0).map(|_| (State::Mining, None)) };
@@ -72,6 +72,7 @@ pub(super) fn from_replies(summary: Option<&Json>, stats: Option<&Stats>, pools:
             Some(0) if uptime.is_some_and(|seconds| seconds < START_SECONDS) => (State::Mining, Some("starting")),
             Some(0) if no_pool => (State::Fault, Some("no pool")),
             Some(0) => (State::Fault, Some("no hashrate")),
+            _ if has_dead_board(stats, uptime) => (State::Fault, Some("dead board")),
             _ => (State::Mining, None),
         },
         () if says(&["init", "start", "boot"]) => (State::Mining, Some("starting")),
@@ -87,6 +88,19 @@ pub(super) fn from_replies(summary: Option<&Json>, stats: Option<&Stats>, pools:
         }
         () => return None,
     })
+}
+
+/// Whether some board hashes and another does not, or tells of no chip.
+fn has_dead_board(stats: &Stats, uptime: Option<i64>) -> bool {
+    let rates = stats.text.list("MGHS").unwrap_or_default();
+    let is_dead = |(index, rate): (usize, &&str)| {
+        let has_no_chips = stats.text.list(&format!("PVT_T{index}")).is_some_and(|chips| chips.is_empty());
+        // The rate is a mean since the start, which says nothing at first.
+        let is_old = uptime.is_some_and(|seconds| seconds >= START_SECONDS);
+        has_no_chips || is_old && number(Some(rate), 2) == Some(0)
+    };
+    let dead = rates.iter().enumerate().filter(|board| is_dead(*board)).count();
+    dead > 0 && dead < rates.len()
 }
 
 /// Whether a stopped miner says that heat has stopped it.
@@ -111,7 +125,7 @@ mod tests {
         let stats = Stats::of_text(text);
         let summary = Json::parse(summary.as_bytes());
         let pools = Json::parse(format!(r#"[{{"Status":"{pool_status}"}}]"#).as_bytes());
-        from_replies(summary.as_ref(), Some(&stats), pools.as_ref())
+        from_replies(summary.as_ref(), Some(&stats), pools.as_ref().map(Json::items))
     }
 
     #[test]
@@ -145,6 +159,24 @@ mod tests {
                 old,
                 "Alive",
                 Some((Sleeping, Some("standby"))),
+            ),
+            (
+                "SYSTEMSTATU[Work: In Work, Hash Board: 2] GHSspd[5.0] MGHS[5.0 0.00]",
+                old,
+                "Alive",
+                Some((Fault, Some("dead board"))),
+            ),
+            (
+                "SYSTEMSTATU[Work: In Work, Hash Board: 2] GHSspd[5.0] MGHS[5.0 3.0] PVT_T0[60 61] PVT_T1[ ]",
+                old,
+                "Alive",
+                Some((Fault, Some("dead board"))),
+            ),
+            (
+                "SYSTEMSTATU[Work: In Work, Hash Board: 2] GHSspd[5.0] MGHS[5.0 0.00]",
+                r#"{"Elapsed":9}"#,
+                "Alive",
+                Some((Mining, None)),
             ),
             ("SYSTEMSTATU[???] GHSspd[5.0]", old, "Alive", Some((Mining, None))),
             ("SYSTEMSTATU[Work: In Doubt, Hash Board: 1]", old, "Alive", None),

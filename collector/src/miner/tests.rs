@@ -11,8 +11,9 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::MinerSource;
-use super::avalon::{Keys, Replies, Stats, board_rows, miner_row};
+use super::avalon::{Parts, Stats, board_rows, learn_model, miner_row};
 use super::exchange::Trouble;
+use super::filler::Keys;
 use super::state::State;
 use crate::config::{Make, MinerConfig, MinersConfig};
 use crate::source::{Reading, Source};
@@ -24,6 +25,7 @@ const TIMEOUT: Duration = Duration::from_millis(600);
 struct Site {
     sim: MinerSim,
     source: MinerSource,
+    config: MinersConfig,
     folder: TempDir,
 }
 
@@ -32,14 +34,22 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let sim = MinerSim::start(units, &folder.path().join("account")).unwrap();
         let config = |address: std::net::SocketAddr| MinerConfig {
-            address: address.ip().to_string(),
             port: address.port(),
-            make: Make::Avalon,
+            make: Some(Make::Avalon),
             rack: Some("r7".to_owned()),
+            ..MinerConfig::at(&address.ip().to_string())
         };
         let miners = sim.addresses().into_iter().map(config).collect();
-        let config = MinersConfig { period: Duration::from_secs(30), timeout: TIMEOUT, miners };
-        Site { sim, source: MinerSource::new(&config, mpsc::channel(1).0), folder }
+        let config =
+            MinersConfig { period: Duration::from_secs(30), timeout: TIMEOUT, miners, ..MinersConfig::default() };
+        let source = MinerSource::new(&config, mpsc::channel(1).0);
+        Site { sim, source, config, folder }
+    }
+
+    /// The same miners with another number of connections at once.
+    fn limit_connections(&mut self, connections_max: usize) {
+        self.config.connections_max = connections_max;
+        self.source.change(&self.config);
     }
 
     async fn read(&self, unit: usize) -> Reading {
@@ -62,11 +72,12 @@ fn state(row: &Row) -> (Option<&str>, Option<&str>) {
     (text(row, miner::STATE), text(row, miner::STATE_REASON))
 }
 
-/// Every value column of the table is as wanted, so that none is forgotten.
+/// Every value column of the table is as wanted, or null where nothing is, so that none is forgotten.
 fn assert_row(row: &Row, wanted: &[(&str, Cell)]) {
-    for (index, column) in row.table().columns.iter().enumerate().filter(|(_, column)| column.id >= 32) {
+    let columns = row.table().columns.iter().enumerate();
+    for (index, column) in columns.filter(|(_, column)| column.id >= 32 && column.name != "reply_json") {
         let cell = wanted.iter().find(|(name, _)| *name == column.name).map(|(_, cell)| cell);
-        assert_eq!(Some(row.cell(index)), cell, "{}", column.name);
+        assert_eq!(row.cell(index), cell.unwrap_or(&Cell::Null), "{}", column.name);
     }
 }
 
@@ -115,6 +126,12 @@ fn row_of_the_1246() -> Vec<(&'static str, Cell)> {
         ("pool_difficulty", 262_144.0.into()),
         ("boards_found", 3.into()),
         ("error_mask", 0.into()),
+        ("stale_difficulty", 262_144.0.into()),
+        ("discarded_work", 0.into()),
+        ("blocks_found", 0.into()),
+        ("best_share_difficulty", 354_914_572.0.into()),
+        ("pools_configured", 3.into()),
+        ("power_mode", "1".into()),
     ]
 }
 
@@ -124,12 +141,15 @@ async fn the_recorded_1246_gives_the_values_that_its_replies_hold() {
     let reading = site.read(0).await;
     let row = &reading.rows[0];
     assert_row(row, &row_of_the_1246());
-    assert_eq!((row.status(), row.failed_mask(), row.unsupported_mask()), (row_status::OK, 0, 0));
+    assert_eq!((row.status(), row.failed_mask()), (row_status::OK, 0));
+    // Whatever has no value is something that the firmware does not tell.
+    let nulls: Vec<usize> = (0..row.table().columns.len()).filter(|&column| *row.cell(column) == Cell::Null).collect();
+    assert_eq!(row.unsupported_mask(), bits(row, &nulls));
     assert_eq!(reading.lifetime, [Some(24_684)]);
 
     assert_eq!(reading.rows.len(), 4);
     let last = &reading.rows[3];
-    assert_eq!((last.status(), last.failed_mask(), last.unsupported_mask()), (row_status::OK, 0, 0));
+    assert_eq!((last.status(), last.failed_mask()), (row_status::OK, 0));
     for (column, value) in [
         (board::BOARD_INDEX, 2),
         (board::HASHRATE_AVERAGE_HASHES_PER_SECOND, 26 * TERA + 724_560_000_000),
@@ -169,14 +189,18 @@ async fn a_sleeping_miner_tells_no_temperatures_of_the_time_before() {
     let reading = site.read(0).await;
     let [row, boards @ ..] = &reading.rows[..] else { panic!("no row") };
     assert_eq!(state(row), (Some("sleeping"), Some("standby")));
-    assert_eq!((row.status(), row.failed_mask(), row.unsupported_mask()), (row_status::OK, 0, 0));
+    assert_eq!((row.status(), row.failed_mask()), (row_status::OK, 0));
     assert_eq!(*row.cell(miner::CHIP_TEMP_MAX_CELSIUS), Cell::Null);
     assert_eq!(*row.cell(miner::HASHRATE_HASHES_PER_SECOND), 0.into());
     assert_eq!(*row.cell(miner::INLET_TEMP_CELSIUS), 26.into());
     assert_eq!(*row.cell(miner::POWER_MILLIWATTS), 146_000.into());
     let [only] = boards else { panic!("one board") };
     assert_eq!(*only.cell(board::CHIP_TEMPS_CELSIUS), Cell::Null);
-    assert_eq!(only.unsupported_mask(), bits(only, &[board::CHIP_TEMP_MAX_CELSIUS, board::CHIP_TEMP_AVERAGE_CELSIUS]));
+    let lacking = |row: &Row| {
+        [board::CHIP_TEMP_MAX_CELSIUS, board::CHIP_TEMP_AVERAGE_CELSIUS, board::CHIP_TEMPS_CELSIUS]
+            .map(|column| row.is_unsupported(column))
+    };
+    assert_eq!(lacking(only), [true, true, false]);
     assert_eq!((only.failed_mask(), only.cell(board::CHIPS_EXPECTED)), (0, &160.into()));
     assert_eq!(reading.events.len(), 1, "the first state is told since it is not mining");
 }
@@ -264,7 +288,7 @@ fn assert_stats(row: &Row, stats: &Value, inlet: &str) {
 #[tokio::test]
 async fn rows_are_what_the_account_says_was_answered() {
     let site = Site::new(vec![Unit::new("a", Profile::Avalon1246), Unit::new("b", Profile::AvalonQ)]);
-    for (unit, name) in [(0, "a"), (1, "b"), (0, "a"), (1, "b")] {
+    for (poll, (unit, name)) in [(0, "a"), (1, "b"), (0, "a"), (1, "b")].into_iter().enumerate() {
         let reading = site.read(unit).await;
         let reply = |command| last_reply(site.folder.path(), name, command);
         let (summary, stats, pools) = (reply("summary"), reply("stats"), reply("pools"));
@@ -279,7 +303,10 @@ async fn rows_are_what_the_account_says_was_answered() {
                 (board::CHIP_VOLTAGES_MILLIVOLTS, "PVT_V"),
                 (board::CHIP_NONCES, "MW"),
             ] {
-                assert_eq!(*row.cell(column), list(&told(&stats, &format!("{key}{index}"))), "{key}{index}");
+                // Of chips that answer as before nothing is kept for an hour.
+                let wanted = if poll < 2 { list(&told(&stats, &format!("{key}{index}"))) } else { Cell::Null };
+                assert_eq!(*row.cell(column), wanted, "{key}{index}");
+                assert!(!row.has_failed(column) && !row.is_unsupported(column), "{key}{index}");
             }
             let per_board = |key: &str| told(&stats, key).split(' ').nth(index).unwrap().to_owned();
             assert_eq!(*row.cell(board::HASHRATE_AVERAGE_HASHES_PER_SECOND), scaled(&per_board("MGHS"), 1e9));
@@ -292,7 +319,8 @@ async fn rows_are_what_the_account_says_was_answered() {
 #[tokio::test]
 async fn every_fault_has_its_state_and_reason() {
     let site = Site::new(vec![Unit::new("a", Profile::Avalon1246)]);
-    site.read(0).await;
+    let known = site.read(0).await.rows.remove(0);
+    let mut nonsense = None;
     let unreachable = |reason| (Some("unreachable"), Some(reason), row_status::UNREACHABLE);
     for (fault, (state_wanted, reason, status), code) in [
         (Fault::RefuseConnection, unreachable("no answer"), Some(fail_code::UNREACHABLE)),
@@ -321,12 +349,14 @@ async fn every_fault_has_its_state_and_reason() {
         assert_eq!((state(row), row.status(), row.fail_code()), ((state_wanted, reason), status, code), "{fault:?}");
         let last = reading.events.last().map(|event| event.message.clone()).unwrap_or_default();
         if status == row_status::UNREACHABLE {
-            assert_eq!((reading.rows.len(), reading.lifetime), (1, vec![None]), "{fault:?}: {last}");
+            assert_eq!((reading.rows.len(), &reading.lifetime[..]), (1, &[None][..]), "{fault:?}: {last}");
             let all = row.table().columns.iter().filter_map(|column| column.bit).map(|bit| 1i64 << bit).sum::<i64>();
-            assert_eq!(row.failed_mask(), all & !bits(row, &[miner::STATE]), "{fault:?}");
+            assert_eq!(row.failed_mask(), all & !bits(row, &[miner::STATE]) & !row.unsupported_mask(), "{fault:?}");
+            assert_eq!(row.unsupported_mask(), known.unsupported_mask(), "{fault:?}");
         }
+        nonsense = Some(reading);
     }
-    let nonsense = site.read(0).await;
+    let nonsense = nonsense.unwrap();
     let failed = bits(&nonsense.rows[0], &[miner::FAN_1_RPM, miner::CHIP_TEMP_MAX_CELSIUS]);
     assert_eq!(nonsense.rows[0].failed_mask(), failed);
     let Cell::List(temps) = nonsense.rows[1].cell(board::CHIP_TEMPS_CELSIUS) else { panic!("no list") };
@@ -398,11 +428,66 @@ async fn users_and_passwords_of_pools_get_nowhere() {
     let site = Site::new(vec![Unit { pool_url: Some(url.to_owned()), ..Unit::new("a", Profile::Avalon1246) }]);
     let reading = site.read(0).await;
     assert_eq!(text(&reading.rows[0], miner::POOL_URL), Some("stratum+tcp://pool.example.com:3333"));
+    let kept = text(&reading.rows[0], miner::REPLY_JSON).unwrap();
+    assert!(kept.contains("pool.example.com") && !kept.contains("hunter2") && !kept.contains("worker.7"), "{kept}");
     for fault in [Fault::HalfJson, Fault::Garbage, Fault::AccessDenied, Fault::TextAfterEnd] {
         site.sim.set_fault(0, Some(fault), &["pools"]);
         let all = format!("{:?}", site.read(0).await);
         assert!(!all.contains("hunter2") && !all.contains("worker"), "{fault:?}: {all}");
     }
+}
+
+#[tokio::test]
+async fn a_miner_that_stays_silent_is_waited_for_less_and_comes_back_at_once() {
+    let site = Site::new(vec![Unit::new("a", Profile::Avalon1246)]);
+    site.read(0).await;
+    site.sim.set_fault(0, Some(Fault::Hang), &[]);
+    let calls = |site: &Site| site.sim.calls(0);
+    let mut asked = Vec::new();
+    for _ in 0..5 {
+        let before = calls(&site);
+        let reading = site.read(0).await;
+        assert_eq!(state(&reading.rows[0]), (Some("unreachable"), Some("no answer")));
+        assert_eq!(reading.rows[0].status(), row_status::UNREACHABLE);
+        asked.push(calls(&site) - before);
+    }
+    assert!(asked[0] > 1 && asked[3..] == [1, 1], "one command is enough for a silent miner: {asked:?}");
+    site.sim.set_fault(0, None, &[]);
+    assert_eq!(state(&site.read(0).await.rows[0]), (Some("mining"), None));
+}
+
+#[tokio::test]
+async fn miners_that_hang_leave_connections_to_those_that_answer() {
+    let units = (0..12).map(|i| Unit::new(format!("m{i}").as_str(), Profile::AvalonQ)).collect();
+    let mut site = Site::new(units);
+    site.limit_connections(4);
+    for hung in 0..8 {
+        site.sim.set_fault(hung, Some(Fault::Hang), &[]);
+    }
+    for _ in 0..3 {
+        futures::future::join_all((0..8).map(|hung| site.read(hung))).await;
+    }
+    let began = Instant::now();
+    let healthy = async {
+        futures::future::join_all((8..12).map(|unit| site.read(unit))).await;
+        began.elapsed()
+    };
+    let (_, healthy) = tokio::join!(futures::future::join_all((0..8).map(|hung| site.read(hung))), healthy);
+    let all = began.elapsed();
+    assert!(healthy * 2 < all, "healthy ones took {healthy:?} of {all:?}");
+}
+
+#[tokio::test]
+async fn a_command_that_is_answered_without_end_is_an_event_though_the_miner_mines_on() {
+    let site = Site::new(vec![Unit::new("a", Profile::Avalon1246)]);
+    site.read(0).await;
+    site.sim.set_fault(0, Some(Fault::Endless), &["pools"]);
+    let reading = site.read(0).await;
+    assert_eq!(state(&reading.rows[0]), (Some("mining"), None));
+    let [event] = &reading.events[..] else { panic!("{:?}", reading.events) };
+    assert_eq!(event.event, "miner_reply_unreadable");
+    assert!(event.message.ends_with("no reply to pools that can be read: endless answer"), "{}", event.message);
+    assert!(site.read(0).await.events.is_empty());
 }
 
 #[tokio::test]
@@ -419,10 +504,10 @@ async fn configured_miners_are_there_whether_they_answer_or_not() {
 /// Rows of a reply of `stats` alone.
 fn rows_of(stats: &str, keys: &mut Keys) -> Vec<Row> {
     let stats = Stats::of_text(stats);
-    keys.learn_model(&stats);
+    learn_model(keys, &stats);
     let boards = board_rows(&stats, Some(State::Mining), keys);
-    let replies = Replies { summary: Err(Trouble::Endless), stats: Ok(stats), pools: Err(Trouble::Endless) };
-    std::iter::once(miner_row(&replies, Some(State::Mining), keys)).chain(boards).collect()
+    let parts = Parts { summary: Err(Trouble::Endless), stats: Ok(stats), pools: Err(Trouble::Endless) };
+    std::iter::once(miner_row(&parts, Some(State::Mining), keys)).chain(boards).collect()
 }
 
 #[test]
@@ -433,10 +518,8 @@ fn a_key_that_a_known_model_has_is_missing_and_one_that_it_lacks_is_unsupported(
     assert_eq!((missing(&rows[1]), missing(&rows[2])), (false, true));
     assert_eq!(rows[2].fail_code(), Some(fail_code::MISSING));
     let rows = rows_of("Ver[Q-25] MGHS[1.0] MTmax[]", &mut Keys::default());
-    assert_eq!(
-        rows[1].unsupported_mask() & !rows[1].failed_mask(),
-        bits(&rows[1], &[board::CHIP_TEMP_MAX_CELSIUS, board::CHIP_TEMP_AVERAGE_CELSIUS,])
-    );
+    assert!(rows[1].is_unsupported(board::CHIP_TEMP_MAX_CELSIUS) && rows[1].has_failed(board::CRC_ERRORS));
+    assert!(rows[1].is_unsupported(board::CHIP_TEMP_AVERAGE_CELSIUS) && !rows[1].is_unsupported(board::CRC_ERRORS));
 }
 
 #[test]

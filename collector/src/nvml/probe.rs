@@ -144,23 +144,9 @@ fn tell(speaker: &Speaker, index: usize, reading: &Reading, memory: Option<&Memo
             let place = Place::new(row.table(), link, column);
             let us = memory.and_then(|memory| memory.timing(place)).map(|took| took.as_micros() as u64);
             let code = memory.and_then(|memory| memory.code(place));
-            Column { name: spec.name.to_owned(), us, outcome: outcome(row, column, code) }
+            Column { name: spec.name.to_owned(), us, outcome: Outcome::of(row, column, code) }
         });
         let (table, status) = (row.table().name.to_owned(), row.status());
         speaker.say(&Line::Read { index, table, link, status, columns: columns.collect() });
-    }
-}
-
-/// What became of a column; where its own code is not known, that of the row is the best there is for a failed one.
-fn outcome(row: &Row, column: usize, code: Option<i32>) -> Outcome {
-    match row.cell(column) {
-        Cell::Null if row.has_failed(column) => Outcome::Failed(code.or(row.fail_code())),
-        Cell::Null if row.is_unsupported(column) => Outcome::Unsupported(code),
-        Cell::Null => Outcome::NotRead,
-        Cell::I64(value) => Outcome::Value((*value).into()),
-        Cell::F32(value) => Outcome::Value(f64::from(*value).into()),
-        Cell::F64(value) => Outcome::Value((*value).into()),
-        Cell::Text(text) => Outcome::Value(text.as_str().into()),
-        Cell::List(items) => Outcome::Value(items.clone().into()),
     }
 }

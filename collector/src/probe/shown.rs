@@ -13,13 +13,7 @@ use super::{Column, Gpu, Outcome, Told};
 pub(super) fn json(gpus: &[Gpu]) -> String {
     let gpu = |gpu: &Gpu| {
         let columns = named(gpu).into_iter().map(|(name, column)| {
-            let shown = match column.map(|column| (&column.outcome, column.us)) {
-                Some((Outcome::Value(value), us)) => json!({"value": value, "us": us}),
-                Some((Outcome::Unsupported(code), _)) => json!({"null": "unsupported", "code": code}),
-                Some((Outcome::Failed(code), _)) => json!({"null": "failed", "code": code}),
-                Some((Outcome::NotRead, _)) | None => json!({"null": "not_read", "code": null}),
-            };
-            (name, shown)
+            (name, column.map_or_else(|| Outcome::NotRead.json(None), |column| column.outcome.json(column.us)))
         });
         let columns: Map<String, Value> = columns.collect();
         json!({"device_id": gpu.device_id, "pci_bus_id": gpu.address, "status": status(gpu), "columns": columns})
@@ -40,21 +34,11 @@ pub(super) fn table(gpus: &[Gpu]) -> String {
         let _ = writeln!(text, "{address}  {id}  {}", status(gpu));
         for (name, column) in named(gpu) {
             let us = column.and_then(|column| column.us).map_or(String::new(), |us| format!("{us} us"));
-            let shown = match column.map(|column| &column.outcome) {
-                Some(Outcome::Value(Value::String(text))) => text.clone(),
-                Some(Outcome::Value(value)) => value.to_string(),
-                Some(Outcome::Unsupported(code)) => reason("unsupported", *code),
-                Some(Outcome::Failed(code)) => reason("failed", *code),
-                Some(Outcome::NotRead) | None => "not read".to_owned(),
-            };
+            let shown = column.map_or(&Outcome::NotRead, |column| &column.outcome).words();
             let _ = writeln!(text, "  {name:<44} {shown:>26} {us:>12}");
         }
     }
     text.trim_end().to_owned()
-}
-
-fn reason(word: &str, code: Option<i32>) -> String {
-    code.map_or_else(|| word.to_owned(), |code| format!("{word}, code {code}"))
 }
 
 /// `fresh` where every tier was read, `lost` where the GPU says so, `stale` where it did not answer in time.

@@ -1,15 +1,22 @@
-//! Simulated miners that answer the cgminer API over TCP, from recorded replies whose values move.
+//! Simulated miners of many makes that answer as their firmwares do, from recorded replies whose values move.
 //!
-//! Tests that need a miner get a real socket with a real firmware's replies behind it, with the ways in which such
+//! Tests that need a miner get real sockets with a real firmware's replies behind them, with the ways in which such
 //! sockets fail, and with an account of what was said, so that the lake can be compared with it row by row.
 //! It does not promise the physics of a miner: temperatures, hashrates and errors move plausibly, no more.
 
 mod account;
+mod body;
+mod connection;
 mod fault;
+mod http;
+mod machine;
+mod makes;
 mod model;
 mod profile;
 mod scenario;
 mod server;
+mod spoil;
+mod template;
 mod text;
 
 use std::net::SocketAddr;
@@ -31,6 +38,11 @@ use server::Server;
 /// How soon a changed scenario file is noticed.
 const SCENARIO_CHECK: Duration = Duration::from_millis(50);
 
+/// So many units need no more open files than processes usually may have.
+const FILES_ENOUGH: usize = 200;
+/// Two ports and some connections for each of 10,000 units.
+const FILES_MAX: u32 = 65_536;
+
 /// Running miners; they stop when this is dropped.
 pub struct MinerSim {
     runtime: Option<Runtime>,
@@ -40,6 +52,9 @@ pub struct MinerSim {
 impl MinerSim {
     /// Starts the units, each on its own address, and appends every answer to the account.
     pub fn start(units: Vec<Unit>, account_path: &Path) -> Result<MinerSim> {
+        if units.len() > FILES_ENOUGH {
+            raise_file_limit();
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("miner-sim")
@@ -50,7 +65,9 @@ impl MinerSim {
         let mut servers = Vec::with_capacity(units.len());
         for unit in units {
             let server = runtime.block_on_anywhere(Server::bind(unit, Arc::clone(&account)))?;
-            runtime.spawn(Arc::clone(&server).run());
+            for port in 0..server.ports.len() {
+                runtime.spawn(Arc::clone(&server).run(port));
+            }
             servers.push(server);
         }
         Ok(MinerSim { runtime: Some(runtime), servers })
@@ -68,7 +85,12 @@ impl MinerSim {
 
     /// Where the units listen, in their order.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.servers.iter().map(|server| server.address).collect()
+        self.servers.iter().map(|server| server.ports[0].address).collect()
+    }
+
+    /// Where the units' web interfaces listen; `None` for a unit without one.
+    pub fn web_addresses(&self) -> Vec<Option<SocketAddr>> {
+        self.servers.iter().map(|server| server.ports.get(1).map(|port| port.address)).collect()
     }
 
     /// Names of the units, in their order.
@@ -88,7 +110,7 @@ impl MinerSim {
             settings.fault = fault;
             settings.fault_commands = commands.iter().map(|&command| command.to_owned()).collect();
         });
-        // The next connection of the caller finds the port as it was told.
+        // The next connection of the caller finds the ports as it was told.
         for _ in 0..2000 {
             if self.servers[unit].is_settled() {
                 break;
@@ -100,6 +122,16 @@ impl MinerSim {
     /// Restarts the mining program of a unit: uptime and counters begin again.
     pub fn reboot(&self, unit: usize) {
         self.servers[unit].change(|settings| settings.reboots += 1);
+    }
+
+    /// Makes some chips of each board fall silent; those not named answer again.
+    pub fn set_chips_lost(&self, unit: usize, chips: &[u32]) {
+        self.servers[unit].change(|settings| settings.chips_lost = chips.to_vec());
+    }
+
+    /// Makes the firmware raise these error codes and no others.
+    pub fn set_errors(&self, unit: usize, codes: &[u32]) {
+        self.servers[unit].change(|settings| settings.errors = codes.to_vec());
     }
 
     /// Puts another machine in the place of a unit: other serial number and MAC, fresh counters.
@@ -122,6 +154,17 @@ impl Drop for MinerSim {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background(); // unlike a plain drop, allowed within a caller's own runtime
         }
+    }
+}
+
+/// Lets this process have as many open files as a farm needs; without the right to, fewer units can be started.
+fn raise_file_limit() {
+    let own = std::process::id().to_string();
+    let limit = format!("--nofile={FILES_MAX}:{FILES_MAX}");
+    match std::process::Command::new("prlimit").args(["--pid", &own, &limit]).output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => eprintln!("miner-sim: open files: {}", String::from_utf8_lossy(&output.stderr).trim()),
+        Err(error) => eprintln!("miner-sim: open files: prlimit: {error}"),
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Parser;
 use racklake_miner_sim::{MinerSim, Profile, Unit};
 
-/// Simulated miners that answer the cgminer API over TCP.
+/// Simulated miners of many makes.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {

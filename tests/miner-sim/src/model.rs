@@ -1,4 +1,4 @@
-//! A machine at work: the recorded replies with values that move.
+//! An Avalon at work: the recorded replies with values that move.
 //!
 //! Counters rise, temperatures follow the air, the rest flickers around what was recorded. The accepted shares rise with
 //! every answer to `summary`, asleep or not, and never repeat after a restart of the mining program (up to 15 restarts),
@@ -12,6 +12,7 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use crate::body::{CLOCK_OFF, DEAD_BOARD};
 use crate::fault::Fault;
 use crate::profile::{Nominal, Profile};
 use crate::scenario::{Settings, Unit};
@@ -21,6 +22,8 @@ use noise::{draw, noise};
 
 /// Accepted shares keep their remainder by this until the mining program restarts.
 const SHARES_STEP: i64 = 16;
+/// What a power supply in trouble says.
+const SUPPLY_ERROR: i32 = 8;
 /// Bit of ECMM and ECHU that says: too hot.
 const TOO_HOT: &str = "64";
 
@@ -37,12 +40,16 @@ pub(crate) struct Model {
     /// Polls that were answered since `started`.
     polls: i64,
     accepted: i64,
+    /// Whether its uptime began with `started` rather than before the recording.
+    fresh: bool,
 }
 
 /// What the machine does.
 #[derive(Clone, Copy, PartialEq)]
 enum Work {
     Working,
+    /// Working without a hash: just started, or without a pool.
+    Waiting,
     Asleep,
     Overheated,
 }
@@ -50,7 +57,8 @@ enum Work {
 impl Work {
     fn of(fault: Option<Fault>) -> Work {
         match fault {
-            Some(Fault::Idle) => Work::Asleep,
+            Some(Fault::Idle | Fault::Curtailed) => Work::Asleep,
+            Some(Fault::Starting | Fault::NoPool) => Work::Waiting,
             Some(Fault::Overheat) => Work::Overheated,
             _ => Work::Working,
         }
@@ -74,6 +82,7 @@ impl Model {
             started: Instant::now(),
             polls: 0,
             accepted,
+            fresh: unit.reboots != 0,
         })
     }
 
@@ -88,6 +97,7 @@ impl Model {
             self.restart(settings.reboots);
         }
         let work = Work::of(settings.fault);
+        self.fresh = self.reboots != 0 || settings.fault == Some(Fault::Starting);
         match command {
             "summary" => {
                 self.polls += 1;
@@ -95,7 +105,15 @@ impl Model {
                 self.count(&mut reply["SUMMARY"][0], work, call);
             }
             "devs" => self.count(&mut reply["DEVS"][0], work, call),
-            "pools" => self.count_pool(&mut reply["POOLS"][0]),
+            "pools" => {
+                self.count_pool(&mut reply["POOLS"][0]);
+                if settings.fault == Some(Fault::NoPool) {
+                    for pool in reply["POOLS"].as_array_mut().into_iter().flatten() {
+                        pool["Status"] = json!("Dead");
+                        pool["Stratum Active"] = json!(false);
+                    }
+                }
+            }
             "version" => {
                 reply["VERSION"][0]["DNA"] = json!(settings.serial);
                 reply["VERSION"][0]["MAC"] = json!(settings.mac);
@@ -103,7 +121,8 @@ impl Model {
             _ => self.tell_stats(&mut reply["STATS"], settings, work, call),
         }
         let when = reply["STATUS"][0]["When"].as_i64().unwrap_or(0);
-        reply["STATUS"][0]["When"] = json!(when + self.seconds());
+        let off = if settings.fault == Some(Fault::WrongClock) { CLOCK_OFF } else { 0 };
+        reply["STATUS"][0]["When"] = json!(when + self.seconds() - off);
         Some(reply)
     }
 
@@ -121,7 +140,7 @@ impl Model {
 
     /// A counter: what was recorded, or 0 after a restart, and what came since.
     fn counter(&self, recorded: &Value, since: i64) -> i64 {
-        let begin = if self.reboots == 0 { recorded.as_i64().unwrap_or(0) } else { 0 };
+        let begin = if self.fresh { 0 } else { recorded.as_i64().unwrap_or(0) };
         begin + since
     }
 
@@ -138,7 +157,7 @@ impl Model {
         let begin = self.counter(&recorded["Accepted"], 0);
         let difficulty = self.recorded["pools"]["POOLS"][0]["Stratum Difficulty"].as_f64().unwrap_or(0.0);
         let weighed = |name: &str, shares: i64| {
-            let begin = if self.reboots == 0 { recorded[name].as_f64().unwrap_or(0.0) } else { 0.0 };
+            let begin = if self.fresh { 0.0 } else { recorded[name].as_f64().unwrap_or(0.0) };
             json!(begin + shares as f64 * difficulty)
         };
         let (rejected, stale) = (self.polls / 3, self.polls / 5);
@@ -189,14 +208,20 @@ impl Model {
                 _ => None,
             })
             .collect();
-        let chips = self.chips(&texts, work, settings.fault, call);
+        let chips = self.chips(&texts, work, settings, call);
         let mut set = |key: &str, value: String| texts.iter_mut().for_each(|text| text::set(text, key, &value));
         set("DNA", settings.serial.clone());
         set("Elapsed", uptime.to_string());
-        self.tell_work(&mut set, work, call);
+        self.tell_work(&mut set, work, settings, call);
         self.tell_heat(&mut set, work, call);
-        if settings.fault == Some(Fault::NonsenseSensors) {
-            set("Fan1", "65535".to_owned());
+        match settings.fault {
+            Some(Fault::NonsenseSensors) => set("Fan1", "65535".to_owned()),
+            Some(Fault::FanStuck) => set("Fan1", "0".to_owned()),
+            _ if settings.fan_wear(self.polls) > 0.0 => {
+                let rpm = f64::from(self.nominal.fans_rpm[0]) * (1.0 - settings.fan_wear(self.polls));
+                set("Fan1", format!("{rpm:.0}"));
+            }
+            _ => {}
         }
         for (key, value) in chips {
             set(&key, value);
@@ -204,13 +229,13 @@ impl Model {
     }
 
     /// State, hashrate, power and errors.
-    fn tell_work(&self, set: &mut impl FnMut(&str, String), work: Work, call: u64) {
+    fn tell_work(&self, set: &mut impl FnMut(&str, String), work: Work, settings: &Settings, call: u64) {
         let Nominal { board_ghs, supply, megahertz, .. } = &self.nominal;
         let boards = board_ghs.len();
         let flicker = |n: u64, spread: f64| 1.0 + spread * noise(self.seed, call * 16 + n);
-        let name = if work == Work::Working { "In Work" } else { "In Idle" };
+        let name = if matches!(work, Work::Working | Work::Waiting) { "In Work" } else { "In Idle" };
         set("SYSTEMSTATU", format!("Work: {name}, Hash Board: {boards} "));
-        set("STATE", if work == Work::Working { "1" } else { "2" }.to_owned());
+        set("STATE", if name == "In Work" { "1" } else { "2" }.to_owned());
         set("SoftOFF", if work == Work::Asleep { "4" } else { "0" }.to_owned());
         let error = if work == Work::Overheated { TOO_HOT } else { "0" };
         set("ECMM", error.to_owned());
@@ -218,6 +243,9 @@ impl Model {
         let errors = self.board_errors();
         set("MH", text::list(&errors));
         set("HW", errors.iter().sum::<i64>().to_string());
+        let dead = |board: usize| settings.fault == Some(Fault::DeadBoard) && board == DEAD_BOARD;
+        let board_ghs: Vec<f64> =
+            board_ghs.iter().enumerate().map(|(i, ghs)| if dead(i) { 0.0 } else { *ghs }).collect();
         let total: f64 = board_ghs.iter().sum();
         let now = if work == Work::Working { total * flicker(0, 0.02) } else { 0.0 };
         set("GHSspd", format!("{now:.2}"));
@@ -228,6 +256,9 @@ impl Model {
         set("Freq", format!("{:.2}", megahertz * flicker(3, 0.002)));
         set("PING", (15 + draw(self.seed, call) % 60).to_string());
         let mut supply = *supply;
+        if settings.fault == Some(Fault::PowerSupply) {
+            supply[0] = SUPPLY_ERROR;
+        }
         if work == Work::Working {
             let load = flicker(4, 0.02);
             supply[2] = (f64::from(supply[2]) * flicker(5, 0.003)) as i32;
@@ -246,7 +277,7 @@ impl Model {
         set("Temp", format!("{inlet:.0}"));
         set("ITemp", format!("{inlet:.0}"));
         let percent = match work {
-            Work::Working => (f64::from(self.nominal.fan_percent) + self.warmer.max(0.0)).min(100.0),
+            Work::Working | Work::Waiting => (f64::from(self.nominal.fan_percent) + self.warmer.max(0.0)).min(100.0),
             Work::Asleep => 0.0,
             Work::Overheated => 100.0,
         };
@@ -258,7 +289,12 @@ impl Model {
     }
 
     /// Lists with a value per chip, and what the firmware makes of them.
-    fn chips(&self, texts: &[&mut String], work: Work, fault: Option<Fault>, call: u64) -> Vec<(String, String)> {
+    fn chips(&self, texts: &[&mut String], work: Work, settings: &Settings, call: u64) -> Vec<(String, String)> {
+        let fault = settings.fault;
+        let lost = |board: usize| match fault {
+            Some(Fault::DeadBoard) if board == DEAD_BOARD => usize::MAX,
+            _ => settings.lost_chips(board, self.polls),
+        };
         let numbers = |key: String| texts.iter().map(|text| text::numbers(text, &key)).find(|list| !list.is_empty());
         let moved = |recorded: &[i32], n: usize, by: f64, spread: f64| -> Vec<i32> {
             let at = |i: usize| call.wrapping_mul(1 << 16) + (n << 10) as u64 + i as u64;
@@ -267,12 +303,14 @@ impl Model {
         };
         let (mut told, mut hottest, mut means, mut sums) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for board in 0..self.nominal.board_ghs.len() {
+            let silent = |values: &mut Vec<i32>| values.truncate(values.len().saturating_sub(lost(board)));
             let recorded = numbers(format!("PVT_T{board}")).unwrap_or_default();
             let mut temps = match work {
-                Work::Working => moved(&recorded, board, self.warmer, 2.0),
+                Work::Working | Work::Waiting => moved(&recorded, board, self.warmer, 2.0),
                 Work::Asleep => recorded, // the firmware goes on telling those of before
                 Work::Overheated => moved(&recorded, board, self.warmer + 40.0, 2.0),
             };
+            silent(&mut temps);
             if fault == Some(Fault::NonsenseSensors) && temps.len() > 2 {
                 temps[..3].copy_from_slice(&[0, -40, 255]);
             }
@@ -285,7 +323,8 @@ impl Model {
             let spread = if work == Work::Working { 1.0 } else { 0.0 };
             for (n, key, width) in [(4, "PVT_V", 3.0), (8, "MW", 40.0)] {
                 let recorded = numbers(format!("{key}{board}")).unwrap_or_default();
-                let values = moved(&recorded, n + board, 0.0, spread * width);
+                let mut values = moved(&recorded, n + board, 0.0, spread * width);
+                silent(&mut values);
                 if key == "MW" {
                     sums.push(values.iter().map(|&value| i64::from(value)).sum::<i64>());
                 }
@@ -293,7 +332,8 @@ impl Model {
             }
             if let Some(mut errors) = numbers(format!("ASICCRC{board}")) {
                 let chip = (self.seed % errors.len().max(1) as u64) as usize;
-                errors[chip] += (self.polls / 4) as i32;
+                // Those that will fall silent are heard worse before.
+                errors[chip] += (self.polls / 4) as i32 + 50 * lost(board).min(1000) as i32;
                 told.push((format!("ASICCRC{board}"), text::list(&errors)));
             }
         }

@@ -1,11 +1,11 @@
 //! Machines that can be simulated: their recorded replies, and what they do when they are at work.
 
 use anyhow::{Context, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// A machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Profile {
     /// Avalon 1246, three boards of 120 chips; `stats` is a real capture of one at work.
     #[default]
@@ -14,6 +14,24 @@ pub enum Profile {
     /// Avalon Q, one board of 160 chips; captured asleep, its work is modelled.
     #[serde(rename = "avalon_q")]
     AvalonQ,
+    /// Antminer S19 Pro with the maker's firmware of 2020: three boards of 114 chips.
+    #[serde(rename = "antminer_s19_pro")]
+    AntminerS19Pro,
+    /// Whatsminer M30S+ with version 2 of the interface: three boards of 135 chips.
+    #[serde(rename = "whatsminer_v2")]
+    WhatsminerV2,
+    /// Whatsminer M60S with version 3 of the interface: three boards of 75 chips.
+    #[serde(rename = "whatsminer_v3")]
+    WhatsminerV3,
+    /// Antminer S19 XP with Braiins OS+ 25.11: three boards of 110 chips.
+    #[serde(rename = "braiins")]
+    Braiins,
+    /// Antminer S19k Pro with LuxOS: three boards of 77 chips.
+    #[serde(rename = "luxos")]
+    Luxos,
+    /// Antminer S19 XP with ePIC's firmware, of whose three boards two are enabled.
+    #[serde(rename = "epic")]
+    Epic,
 }
 
 /// Values at full work and 25 °C around; those of the Avalon 1246 are its recorded ones.
@@ -28,10 +46,22 @@ pub(crate) struct Nominal {
 }
 
 impl Profile {
-    /// The commands that have a recorded reply of their own.
+    /// All machines.
+    pub const ALL: [Profile; 8] = [
+        Profile::Avalon1246,
+        Profile::AvalonQ,
+        Profile::AntminerS19Pro,
+        Profile::WhatsminerV2,
+        Profile::WhatsminerV3,
+        Profile::Braiins,
+        Profile::Luxos,
+        Profile::Epic,
+    ];
+
+    /// Avalon's commands that have a recorded reply of their own.
     pub(crate) const COMMANDS: [&str; 5] = ["summary", "stats", "pools", "devs", "version"];
 
-    /// The recorded reply to a command.
+    /// Avalon's recorded reply to a command.
     pub(crate) fn recording(self, command: &str) -> Result<Value> {
         macro_rules! recorded {
             ($path:literal) => {
@@ -54,6 +84,7 @@ impl Profile {
         serde_json::from_str(text).with_context(|| format!("recording of {command}"))
     }
 
+    /// Avalon's values.
     pub(crate) fn nominal(self) -> Nominal {
         match self {
             Profile::Avalon1246 => Nominal {
@@ -64,7 +95,7 @@ impl Profile {
                 supply: [0, 1214, 1316, 242, 3189, 1320, 3504],
                 megahertz: 502.41,
             },
-            Profile::AvalonQ => Nominal {
+            _ => Nominal {
                 board_ghs: &[54210.3],
                 fans_rpm: [2710, 2698, 2731, 2704],
                 fan_percent: 45,

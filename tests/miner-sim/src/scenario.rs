@@ -55,6 +55,30 @@ pub struct Unit {
     /// Raise it, and the mining program restarts.
     #[serde(default)]
     pub reboots: u32,
+    /// Where the web interface listens. Without it: 80 where the miner itself has its usual port 4028, else a free port.
+    #[serde(default)]
+    pub http_port: Option<u16>,
+    /// User of the web interface.
+    #[serde(default = "default_login")]
+    pub user: String,
+    /// Its password.
+    #[serde(default = "default_login")]
+    pub password: String,
+    /// Connections at once that it takes; 0 is any number. One more is closed at once, and told in the account.
+    #[serde(default)]
+    pub connections_max: u32,
+    /// Error codes that the firmware raises, where it has such.
+    #[serde(default)]
+    pub errors: Vec<u32>,
+    /// Chips of each board that do not answer.
+    #[serde(default)]
+    pub chips_lost: Vec<u32>,
+    /// How many chips of each board fall silent per poll, after those.
+    #[serde(default)]
+    pub chips_lost_per_poll: Vec<f64>,
+    /// How much the first fan slows per poll, in percent of its speed.
+    #[serde(default)]
+    pub fan_wear_percent_per_poll: f64,
     /// Make this many units, `<name>-0` and on. A given port stays, the last part of the IP address counts up.
     #[serde(default = "default_count")]
     pub count: u32,
@@ -62,6 +86,10 @@ pub struct Unit {
 
 fn default_ambient() -> f64 {
     25.0
+}
+
+fn default_login() -> String {
+    "root".to_owned()
 }
 
 fn default_count() -> u32 {
@@ -83,6 +111,14 @@ impl Unit {
             fault: None,
             fault_commands: Vec::new(),
             reboots: 0,
+            http_port: None,
+            user: default_login(),
+            password: default_login(),
+            connections_max: 0,
+            errors: Vec::new(),
+            chips_lost: Vec::new(),
+            chips_lost_per_poll: Vec::new(),
+            fan_wear_percent_per_poll: 0.0,
             count: 1,
         }
     }
@@ -137,6 +173,13 @@ pub(crate) struct Settings {
     pub(crate) fault: Option<Fault>,
     pub(crate) fault_commands: Vec<String>,
     pub(crate) reboots: u32,
+    pub(crate) user: String,
+    pub(crate) password: String,
+    pub(crate) connections_max: u32,
+    pub(crate) errors: Vec<u32>,
+    pub(crate) chips_lost: Vec<u32>,
+    chips_lost_per_poll: Vec<f64>,
+    fan_wear_percent_per_poll: f64,
 }
 
 impl Settings {
@@ -148,7 +191,32 @@ impl Settings {
             let b = seed.to_le_bytes();
             format!("02:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", b[0], b[1], b[2], b[3], b[4])
         });
-        Settings { serial, mac, fault: unit.fault, fault_commands: unit.fault_commands.clone(), reboots: unit.reboots }
+        Settings {
+            serial,
+            mac,
+            fault: unit.fault,
+            fault_commands: unit.fault_commands.clone(),
+            reboots: unit.reboots,
+            user: unit.user.clone(),
+            password: unit.password.clone(),
+            connections_max: unit.connections_max,
+            errors: unit.errors.clone(),
+            chips_lost: unit.chips_lost.clone(),
+            chips_lost_per_poll: unit.chips_lost_per_poll.clone(),
+            fan_wear_percent_per_poll: unit.fan_wear_percent_per_poll,
+        }
+    }
+
+    /// Chips of a board that do not answer after so many polls.
+    pub(crate) fn lost_chips(&self, board: usize, polls: i64) -> usize {
+        let at_first = self.chips_lost.get(board).copied().unwrap_or(0);
+        let since = self.chips_lost_per_poll.get(board).map_or(0.0, |per_poll| per_poll * polls as f64);
+        at_first as usize + since.max(0.0) as usize
+    }
+
+    /// What the first fan has lost of its speed after so many polls, from 0 to 1.
+    pub(crate) fn fan_wear(&self, polls: i64) -> f64 {
+        (self.fan_wear_percent_per_poll * polls as f64 / 100.0).clamp(0.0, 1.0)
     }
 
     /// The fault that strikes this command.

@@ -1,66 +1,99 @@
-//! One unit on its socket: takes a command, answers it or fails to, as its fault wants.
+//! One unit: its ports, how many connections it has, and its answers with their lines in the account.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use crate::account::{Account, Entry};
+use crate::connection;
 use crate::fault::Fault;
-use crate::model::Model;
+use crate::machine::{Asked, Machine};
+use crate::makes::{Login, Transport};
+use crate::model::noise;
+use crate::profile::Profile;
 use crate::scenario::{Settings, Unit};
+use crate::spoil::{Spoilt, spoil};
 
-/// cgminer reads no longer request.
-const REQUEST_MAX: usize = 8191;
-/// A request that is not whole by then is answered as it is.
-const REQUEST_WAIT: Duration = Duration::from_secs(2);
-/// Time between two bytes of a slow answer.
-const DRIP: Duration = Duration::from_millis(20);
+/// cgminer's port, and the web's: a unit that has the first has its web interface on the second.
+const RPC_PORT: u16 = 4028;
+const WEB_PORT: u16 = 80;
+/// A connection that its client has closed may still be counted for so long.
+const SETTLING: Duration = Duration::from_millis(20);
 
 /// One unit.
 pub(crate) struct Server {
     pub(crate) name: String,
-    pub(crate) address: SocketAddr,
+    pub(crate) profile: Profile,
+    pub(crate) ports: Vec<Port>,
+    /// The session token and the nonce of its web interface.
+    pub(crate) token: String,
+    pub(crate) login: Login,
     account: Arc<Account>,
+    calls: AtomicU64,
+    connections: AtomicU32,
+    settings: Mutex<Settings>,
+    machine: Mutex<Machine>,
+}
+
+/// One of its ports.
+pub(crate) struct Port {
+    pub(crate) transport: Transport,
+    pub(crate) address: SocketAddr,
     listener: Mutex<Option<TcpListener>>,
     open: AtomicBool,
-    calls: AtomicU64,
     changed: Notify,
-    settings: Mutex<Settings>,
-    model: Mutex<Model>,
 }
 
-/// What is sent, and whether the connection stays open afterwards.
-struct Answer {
-    bytes: Vec<u8>,
-    then: Then,
+/// A connection as long as it is counted.
+pub(crate) struct Counted<'a>(&'a Server);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
-enum Then {
-    Close,
-    KeepOpen,
-    Repeat,
+/// What is sent for a question.
+pub(crate) struct Answer {
+    pub(crate) fault: Option<Fault>,
+    pub(crate) spoilt: Spoilt,
+    /// HTTP's; 0 elsewhere.
+    pub(crate) status: u16,
 }
 
 impl Server {
     pub(crate) async fn bind(unit: Unit, account: Arc<Account>) -> Result<Arc<Server>> {
-        let wanted = unit.address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let listener = TcpListener::bind(wanted).await.with_context(|| format!("{}: binding {wanted}", unit.name))?;
+        let mut wanted = unit.address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let mut ports = Vec::new();
+        for &transport in unit.profile.transports() {
+            let listener =
+                TcpListener::bind(wanted).await.with_context(|| format!("{}: binding {wanted}", unit.name))?;
+            let address = listener.local_addr()?;
+            ports.push(Port {
+                transport,
+                address,
+                listener: Mutex::new(Some(listener)),
+                open: AtomicBool::new(true),
+                changed: Notify::new(),
+            });
+            wanted.set_port(unit.http_port.unwrap_or(if wanted.port() == RPC_PORT { WEB_PORT } else { 0 }));
+        }
+        let machine = Machine::new(&unit)?;
         Ok(Arc::new(Server {
-            address: listener.local_addr()?,
+            profile: unit.profile,
+            ports,
+            token: format!("{:016x}", noise::seed_of(&unit.name)),
+            login: machine.login(),
             account,
-            listener: Mutex::new(Some(listener)),
-            open: AtomicBool::new(true),
             calls: AtomicU64::new(0),
-            changed: Notify::new(),
+            connections: AtomicU32::new(0),
             settings: Mutex::new(Settings::of(&unit)),
-            model: Mutex::new(Model::new(&unit)?),
+            machine: Mutex::new(machine),
             name: unit.name,
         }))
     }
@@ -69,48 +102,59 @@ impl Server {
         self.calls.load(Ordering::SeqCst)
     }
 
+    pub(crate) fn settings(&self) -> Settings {
+        locked(&self.settings).clone()
+    }
+
     /// Changes the settings; a port that is to be closed or opened is so shortly after, see [`Server::is_settled`].
     pub(crate) fn change(&self, change: impl FnOnce(&mut Settings)) {
         change(&mut locked(&self.settings));
-        self.changed.notify_one();
+        self.ports.iter().for_each(|port| port.changed.notify_one());
     }
 
-    /// Whether the port is as the settings want it.
+    /// Whether the ports are as the settings want them.
     pub(crate) fn is_settled(&self) -> bool {
-        self.open.load(Ordering::SeqCst) != self.wants_closed()
+        let is = |(i, port): (usize, &Port)| port.open.load(Ordering::SeqCst) != self.wants_closed(i);
+        self.ports.iter().enumerate().all(is)
     }
 
-    fn wants_closed(&self) -> bool {
-        locked(&self.settings).fault == Some(Fault::RefuseConnection)
+    fn wants_closed(&self, port: usize) -> bool {
+        match locked(&self.settings).fault {
+            Some(Fault::RefuseConnection) => true,
+            Some(Fault::CloseRpc) => port == 0 && self.ports.len() > 1,
+            _ => false,
+        }
     }
 
-    /// Accepts connections for as long as the runtime lives.
-    pub(crate) async fn run(self: Arc<Self>) {
-        let mut listener = locked(&self.listener).take();
+    /// Accepts connections on one port for as long as the runtime lives.
+    pub(crate) async fn run(self: Arc<Self>, index: usize) {
+        let port = &self.ports[index];
+        let mut listener = locked(&port.listener).take();
         loop {
-            if self.wants_closed() {
+            if self.wants_closed(index) {
                 listener = None;
             } else if listener.is_none() {
-                match TcpListener::bind(self.address).await {
+                match TcpListener::bind(port.address).await {
                     Ok(bound) => listener = Some(bound),
                     Err(error) => {
-                        eprintln!("miner-sim: {}: binding {} again: {error}", self.name, self.address);
+                        eprintln!("miner-sim: {}: binding {} again: {error}", self.name, port.address);
                         tokio::time::sleep(Duration::from_millis(100)).await;
                         continue;
                     }
                 }
             }
-            self.open.store(listener.is_some(), Ordering::SeqCst);
+            port.open.store(listener.is_some(), Ordering::SeqCst);
             let Some(open) = &listener else {
-                self.changed.notified().await;
+                port.changed.notified().await;
                 continue;
             };
             tokio::select! {
-                () = self.changed.notified() => {}
+                () = port.changed.notified() => {}
                 accepted = open.accept() => {
                     if let Ok((stream, _)) = accepted {
+                        self.connections.fetch_add(1, Ordering::SeqCst);
                         let server = Arc::clone(&self);
-                        tokio::spawn(async move { server.serve(stream).await });
+                        tokio::spawn(async move { server.serve(stream, index).await });
                     }
                 }
             }
@@ -118,141 +162,99 @@ impl Server {
     }
 
     /// One connection; what goes wrong on it is the client's to notice.
-    async fn serve(&self, mut stream: TcpStream) {
-        let Some(command) = read_command(&mut stream).await else { return };
-        let (answer, fault) = match self.answer(&command) {
-            Ok(answered) => answered,
-            Err(error) => return eprintln!("miner-sim: {}: {error:#}", self.name),
-        };
-        if fault == Some(Fault::SlowDrip) {
-            for byte in answer.bytes {
-                if stream.write_all(&[byte]).await.is_err() {
-                    return;
-                }
-                tokio::time::sleep(DRIP).await;
+    async fn serve(&self, stream: TcpStream, port: usize) {
+        let counted = Counted(self);
+        let _ = stream.set_nodelay(true);
+        let limit = self.settings().connections_max;
+        if limit != 0 && self.connections.load(Ordering::SeqCst) > limit {
+            // Those that their clients have closed meanwhile are noticed before one too many is told.
+            tokio::select! {
+                () = connection::is_closed(&stream) => return,
+                () = tokio::time::sleep(SETTLING) => {}
             }
-            return;
-        }
-        if stream.write_all(&answer.bytes).await.is_err() {
-            return;
-        }
-        match answer.then {
-            Then::Close => {
-                let _ = stream.shutdown().await;
+            if self.connections.load(Ordering::SeqCst) > limit {
+                return self.turn_away(self.ports[port].transport);
             }
-            Then::KeepOpen => while stream.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {},
-            Then::Repeat => while stream.write_all(&answer.bytes).await.is_ok() {},
+        }
+        connection::serve(self, stream, port, counted).await;
+    }
+
+    /// Connections that it has, once those that are over can no longer be among them.
+    async fn settled_connections(&self, limit: u32) -> u32 {
+        if self.connections.load(Ordering::SeqCst) > limit {
+            tokio::time::sleep(SETTLING).await;
+        }
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    fn turn_away(&self, transport: Transport) {
+        let settings = self.settings();
+        let asked = Asked { transport, name: "", parameter: "" };
+        let entry = Entry { turned_away: true, ..self.entry(&asked, &settings, self.calls()) };
+        if let Err(error) = self.account.write(&entry, None) {
+            eprintln!("miner-sim: {}: {error:#}", self.name);
         }
     }
 
-    /// Makes the answer and writes it to the account.
-    fn answer(&self, command: &str) -> Result<(Answer, Option<Fault>)> {
-        // Held throughout, so that the account has the calls of a unit in their order.
-        let mut model = locked(&self.model);
-        let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
-        let settings = locked(&self.settings).clone();
-        let fault = settings.fault_of(command);
-        let mut reply = match model.reply(command, &settings, call) {
-            Some(reply) => reply,
-            None => refusal(14, "Invalid command"),
-        };
-        let answer = spoil(fault, command, &mut reply);
-        let readable = fault.is_none_or(Fault::leaves_the_reply_readable);
-        self.account.write(&Entry {
+    fn entry<'a>(&'a self, asked: &Asked<'a>, settings: &'a Settings, call: u64) -> Entry<'a> {
+        Entry {
             unit: &self.name,
+            profile: self.profile,
             serial: &settings.serial,
             mac: &settings.mac,
-            address: self.address.to_string(),
-            command,
+            address: self.ports[0].address.to_string(),
+            transport: asked.transport,
+            command: asked.name,
+            parameter: asked.parameter,
             call,
-            fault,
-            reply: readable.then_some(&reply),
-        })?;
-        Ok((answer, fault))
-    }
-}
-
-/// The command of a request; `None` when the client went away.
-async fn read_command(stream: &mut TcpStream) -> Option<String> {
-    let mut request = Vec::new();
-    let whole = |request: &[u8]| serde_json::from_slice::<Value>(request).ok();
-    let reading = async {
-        while request.len() < REQUEST_MAX && whole(&request).is_none() {
-            let mut part = [0; 1024];
-            match stream.read(&mut part).await {
-                Ok(read) if read > 0 => request.extend_from_slice(&part[..read]),
-                _ => return,
-            }
+            fault: None,
+            status: 0,
+            connections: self.connections.load(Ordering::SeqCst),
+            turned_away: false,
         }
-    };
-    let _ = tokio::time::timeout(REQUEST_WAIT, reading).await;
-    if request.is_empty() {
-        return None;
     }
-    let command = whole(&request).and_then(|value| value["command"].as_str().map(str::to_owned));
-    Some(command.unwrap_or_default())
+
+    /// Makes the answer and writes it to the account. `instead` is an answer that does not come from the machine: an
+    /// HTTP status with its body.
+    pub(crate) async fn answer(&self, asked: &Asked<'_>, instead: Option<(u16, String)>) -> Result<Answer> {
+        // Two are within the bounds of every client; more may be those that are over.
+        self.settled_connections(2).await;
+        // Held throughout, so that the account has the calls of a unit in their order.
+        let mut machine = locked(&self.machine);
+        let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        let settings = self.settings();
+        let fault = settings.fault_of(asked.name);
+        let is_http = asked.transport == Transport::Http;
+        let (status, reply, known) = match instead {
+            Some((status, body)) => (status, body, false),
+            None => match machine.reply(asked, &settings, call) {
+                Some(reply) => (if is_http { 200 } else { 0 }, reply, true),
+                None if is_http => (404, r#"{"error":"not found"}"#.to_owned(), false),
+                None => (0, refusal(14, "invalid cmd"), true),
+            },
+        };
+        let (status, reply) = match fault {
+            Some(Fault::AccessDenied) if is_http => (403, "{}".to_owned()),
+            Some(Fault::AccessDenied) => (0, refusal(45, &format!("Access denied to '{}' command", asked.name))),
+            Some(Fault::TokensExhausted) if is_http => (429, r#"{"code":8,"message":"too many sessions"}"#.to_owned()),
+            Some(Fault::TokensExhausted) => (0, refusal(136, "token over max times")),
+            _ => (status, reply),
+        };
+        let spoilt = spoil(fault, reply);
+        let readable = known && fault.is_none_or(Fault::leaves_the_reply_readable);
+        let entry = Entry { fault, status, ..self.entry(asked, &settings, call) };
+        self.account.write(&entry, readable.then_some(spoilt.meant.as_str()))?;
+        Ok(Answer { fault, spoilt, status })
+    }
 }
 
 /// An answer of cgminer that declines.
-fn refusal(code: i32, message: &str) -> Value {
-    json!({"STATUS": [{"STATUS": "E", "When": 0, "Code": code, "Msg": message, "Description": "cgminer 4.11.1"}], "id": 1})
-}
-
-/// The bytes of a reply with a fault in them; a reply that stays readable is changed alike.
-fn spoil(fault: Option<Fault>, command: &str, reply: &mut Value) -> Answer {
-    let whole = |reply: &Value| format!("{reply}\0").into_bytes();
-    let half = |reply: &Value| {
-        let text = reply.to_string();
-        text.as_bytes()[..text.len() / 2].to_vec()
-    };
-    let (bytes, then) = match fault {
-        Some(Fault::Hang) => (Vec::new(), Then::KeepOpen),
-        Some(Fault::Empty) => (Vec::new(), Then::Close),
-        Some(Fault::HalfJson) => (half(reply), Then::Close),
-        Some(Fault::Stall) => (half(reply), Then::KeepOpen),
-        Some(Fault::Garbage) => (b"\x16\x03\x01 <<< no JSON [ { \xff\xfe".to_vec(), Then::Close),
-        Some(Fault::Endless) => (half(reply), Then::Repeat),
-        Some(Fault::NoNul) => (reply.to_string().into_bytes(), Then::KeepOpen),
-        Some(Fault::RawNewline) => {
-            break_strings(reply);
-            (format!("{reply}\0").replace("\\n", "\n").into_bytes(), Then::Close) // no longer escaped
-        }
-        Some(Fault::Nan) => {
-            let name = if command == "summary" { "MHS 5s" } else { "Wait" };
-            for list in ["SUMMARY", "STATS"] {
-                if let Some(value) = reply.pointer_mut(&format!("/{list}/0/{name}")) {
-                    *value = Value::Null;
-                }
-            }
-            let text = reply.to_string().replace(&format!("\"{name}\":null"), &format!("\"{name}\":nan"));
-            (format!("{text}\0").into_bytes(), Then::Close)
-        }
-        Some(Fault::TextAfterEnd) => (format!("{reply}\n}} end of reply\0").into_bytes(), Then::Close),
-        Some(Fault::AccessDenied) => {
-            let message = format!("Access denied to '{command}' command");
-            (whole(&refusal(45, &message)), Then::Close)
-        }
-        Some(Fault::Http401) => {
-            let head =
-                "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Digest realm=\"miner\"\r\nContent-Length: 0\r\n\r\n";
-            (head.as_bytes().to_vec(), Then::Close)
-        }
-        _ => (whole(reply), Then::Close),
-    };
-    Answer { bytes, then }
-}
-
-/// Puts a newline into the description and, where there are any, into the `Key[value]` texts.
-fn break_strings(reply: &mut Value) {
-    let broken = |value: Option<&mut Value>, at: &str| {
-        if let Some(Value::String(text)) = value {
-            *text = text.replacen(at, &format!("{at}\n"), 1);
-        }
-    };
-    broken(reply.pointer_mut("/STATUS/0/Description"), " ");
-    for name in ["MM ID0", "MM ID0:Summary"] {
-        broken(reply.pointer_mut(&format!("/STATS/0/{name}")), "] ");
-    }
+fn refusal(code: i32, message: &str) -> String {
+    serde_json::json!({
+        "STATUS": [{"STATUS": "E", "When": 0, "Code": code, "Msg": message, "Description": "cgminer 4.11.1"}],
+        "id": 1,
+    })
+    .to_string()
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -18,6 +18,7 @@ mod killed_broker;
 mod killed_collector;
 mod killed_ingest;
 mod lossy_network;
+mod miners;
 mod nvml_binding;
 mod object_store;
 mod own_events;
