@@ -1,4 +1,4 @@
-"""Reads a table of the lake with each of the three readers that racklake promises: deltalake, DuckDB, Polars."""
+"""Reads a table of the lake with each of the readers that racklake promises, as a pyarrow Table."""
 
 import os
 import sys
@@ -7,6 +7,7 @@ import deltalake
 import duckdb
 import duckdb_extension_delta
 import polars
+import pyarrow
 
 
 def path(lake, table):
@@ -14,8 +15,14 @@ def path(lake, table):
 
 
 def read_delta(lake, table, columns=None):
-    """The table as deltalake (delta-rs) reads it, a pyarrow Table."""
+    """The table as pyarrow reads the files that deltalake (delta-rs) names."""
     return deltalake.DeltaTable(path(lake, table)).to_pyarrow_table(columns=columns)
+
+
+def read_delta_rs(lake, table):
+    """The table as deltalake's own engine (DataFusion) reads it."""
+    engine = deltalake.QueryBuilder().register("t", deltalake.DeltaTable(path(lake, table)))
+    return pyarrow.table(engine.execute("SELECT * FROM t").read_all())
 
 
 def duckdb_connection():
@@ -29,13 +36,36 @@ def duckdb_connection():
 
 
 def read_duckdb(lake, table):
-    """The table as DuckDB's delta_scan reads it, a pyarrow Table."""
+    """The table as DuckDB's delta_scan reads it."""
     return duckdb_connection().execute(f"SELECT * FROM delta_scan('{path(lake, table)}')").to_arrow_table()
 
 
 def read_polars(lake, table):
-    """The table as Polars reads it, a pyarrow Table."""
+    """The table as Polars reads it."""
     return polars.scan_delta(path(lake, table)).collect().to_arrow()
+
+
+def read_pandas(lake, table):
+    """The table as pandas holds it. Arrow's types keep integers with nulls whole; pandas' own make floats of them."""
+    import pandas  # large, and only this reader needs it
+
+    frame = deltalake.DeltaTable(path(lake, table)).to_pandas(types_mapper=pandas.ArrowDtype)
+    return pyarrow.Table.from_pandas(frame, preserve_index=False)
+
+
+def read_chdb(lake, table):
+    """The table as chDB (ClickHouse) reads it."""
+    import chdb  # large, and only this reader needs it
+
+    place = os.path.abspath(path(lake, table))
+    query = f"SELECT * FROM deltaLakeLocal('{place}') SETTINGS output_format_arrow_string_as_string = 1"
+    before = os.getcwd()
+    os.chdir(lake)  # it reads nothing outside of the folder that it runs in
+    try:
+        with pyarrow.ipc.open_stream(chdb.query(query, "ArrowStream").bytes()) as stream:
+            return stream.read_all()
+    finally:
+        os.chdir(before)
 
 
 def leave(status):

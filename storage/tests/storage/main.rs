@@ -5,6 +5,7 @@
 
 mod commit;
 mod domains;
+mod evolution;
 mod files;
 mod killed;
 mod lake;
