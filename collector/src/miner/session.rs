@@ -28,6 +28,8 @@ pub(super) struct Peer {
 pub(super) const SHORT: Duration = Duration::from_secs(2);
 /// Part of the time for a command that is left for the next ones, once a port has kept silent.
 const AFTER_SILENCE: u32 = 4;
+/// With less time left nothing more is asked: a connection that is given up at once only burdens the miner.
+const LEAST: Duration = Duration::from_millis(20);
 
 /// How long a miner is waited for in one poll.
 #[derive(Debug, Clone, Copy)]
@@ -125,6 +127,9 @@ impl<'a> Session<'a> {
         let Allowance { timeout, end, is_short } = self.allowance;
         let left = end.saturating_duration_since(Instant::now()).min(timeout);
         let Port { has_answered, silence } = self.ports[port];
+        if left < LEAST {
+            return Err(silence.unwrap_or(Trouble::NoAnswer(exchange::TIMEOUT)));
+        }
         match silence {
             Some(trouble) if is_short => Err(trouble),
             Some(_) => Ok(left.min(timeout / AFTER_SILENCE)),

@@ -49,7 +49,8 @@ MINER = {
         "stats", lambda reply: hottest(all_sensors(reply, "temp_pcb") + all_sensors(reply, "temp_pic"))
     ),
     "power_mode": word(CONF, "bitmain-work-mode"),
-    "error_codes": made(WEB, lambda reply: [item["code"] for item in reply["SUMMARY"][0]["status"] if item["code"]]),
+    # Each code once, in order: two boards may raise the same one.
+    "error_codes": made(WEB, lambda reply: sorted({item["code"] for item in reply["SUMMARY"][0]["status"] if item["code"]})),
 }
 
 
