@@ -19,9 +19,10 @@ CONNECTIONS_MAX = 2
 SWAPPED_AMONG = 20
 
 
-def check_values(miners, boards, answers):
+def check_values(miners, boards, answers, changes):
     """Problems of the values, and a comparison of some miners with two cells swapped that must find them."""
-    differences, served = miner_answers.compare_with(miners, boards, answers)
+    times = [(change["unit"], change["before_us"], change["us"]) for change in changes]
+    differences, served = miner_answers.compare_with(miners, boards, answers, times)
     stale = sum(row["row_status"] == miner_answers.STALE for row in miners)
     print(f"{served} polls served, {len(miners)} rows of miners ({stale} of them stale), {len(boards)} of boards")
     some = sorted({row["device_id"] for row in miners})[:SWAPPED_AMONG]
@@ -29,8 +30,8 @@ def check_values(miners, boards, answers):
     machines, _ = miner_answers.units(answers)
     names = {unit.name for unit in (miner_answers.unit_of(device_id, machines) for device_id in some) if unit}
     own_answers = [answer for answer in answers if answer["unit"] in names]
-    right, _ = miner_answers.compare_with(own_miners, own_boards, own_answers)
-    mutated, _ = miner_answers.compare_with(swapped(own_miners, "accepted_shares"), own_boards, own_answers)
+    right, _ = miner_answers.compare_with(own_miners, own_boards, own_answers, times)
+    mutated, _ = miner_answers.compare_with(swapped(own_miners, "accepted_shares"), own_boards, own_answers, times)
     print(f"{len(differences)} differences; of {len(names)} miners {len(right)}, with two cells swapped {len(mutated)}")
     found = [] if len(mutated) >= len(right) + 2 else ["two cells were swapped, and the comparison did not find them"]
     return differences + found + ([] if served else ["no poll was served"])
@@ -103,7 +104,7 @@ def main(lake, account, changes, period_us):
     answers = miner_answers.load([account])
     machines, _ = miner_answers.units(answers)
     own_events = by_unit([event for event in events if event["event"] == "miner_state"], machines)
-    problems = check_values(miners, boards, answers)
+    problems = check_values(miners, boards, answers, changes)
     miners = [row for row in miners if row["row_status"] != miner_answers.STALE]
     of_unit = by_unit(miners, machines)
     problems += check_states(changes, of_unit, own_events)

@@ -49,6 +49,13 @@ class Unit:
         self.make = MAKES[answer["profile"]]
         self.name = answer["unit"]
         self.answers, self.times = [], []
+        # When something was done to it: from before to after, in µs.
+        self.changes = []
+
+    def is_mixed(self, row):
+        """Whether the poll of the row met a change: then some of its commands were answered in one way, some in another."""
+        begin, end = row["ts"] - row["read_us"] - SLACK_US, row["ts"] + SLACK_US
+        return any(before <= end and after >= begin for before, after in self.changes)
 
     def add(self, answer):
         self.answers.append(answer)
@@ -157,6 +164,8 @@ def is_of_sensors(name):
 def compare_row(unit, row, boards):
     """Differences of a miner's row and those of its boards."""
     numbers = unit.within(row)
+    if unit.is_mixed(row):
+        return [], numbers
     poll = unit.poll(numbers)
     faults = {unit.answers[number]["fault"] for number in numbers} - {None}
     accepted = next((shares for shares in map(unit.accepted, numbers) if shares is not None), None)
@@ -196,9 +205,12 @@ def compare(miners, boards, paths):
     return compare_with(miners, boards, load(paths))
 
 
-def compare_with(miners, boards, answers):
-    """The same, with the answers of the account."""
+def compare_with(miners, boards, answers, changes=()):
+    """The same, with the answers of the account. Polls that met one of the changes (unit, before, after) are not compared
+    cell by cell: a reader then takes from one reply what another has not told."""
     found, machines = units(answers)
+    for machine in machines:
+        machine.changes = [(before, after) for unit, before, after in changes if unit == machine.name]
     by_poll, differences, covered, seen = {}, [], {}, set()
     for row in boards:
         by_poll.setdefault((row["device_id"], row["ts"]), []).append(row)

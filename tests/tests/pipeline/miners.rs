@@ -41,7 +41,8 @@ const BAD: [Told; 10] = [
     (Fault::HalfJson, "unreachable", PARTIAL),
     (Fault::Stall, "unreachable", PARTIAL),
     (Fault::Garbage, "unreachable", UNREADABLE),
-    (Fault::DeepNesting, "unreachable", &[Some("unreadable answer"), Some("endless answer")]),
+    // It is cut in its depths.
+    (Fault::DeepNesting, "unreachable", &[Some("unreadable answer"), Some("endless answer"), Some("partial answer")]),
     (Fault::Endless, "unreachable", ENDLESS),
     (Fault::AccessDenied, "refused", DENIED),
 ];
