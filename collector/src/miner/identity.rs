@@ -30,6 +30,8 @@ pub(super) fn identity(version: Option<&Json>, beside: &Beside<'_>) -> Identity 
     let boards = hardware.as_deref().and_then(|name| name.rsplit_once("_X")?.1.parse::<i32>().ok());
     let mut row = Row::new(&tables::DEVICE);
     row.set(device::VENDOR, beside.make);
+    // All Avalons hash that.
+    row.set(device::ALGORITHM, "sha256");
     row.set(device::MODEL, told("PROD").or_else(|| told("MODEL")));
     row.set(device::SERIAL, serial.clone());
     row.set(device::MAC, mac.clone());
