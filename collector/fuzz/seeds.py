@@ -16,6 +16,9 @@ FOLDERS = {
     "luxos": ["luxminer"],
 }
 
+# Places in Make::ALL; the target of all makes takes the make from the first byte.
+PLACES = {"auradine": 5, "bitaxe": 6, "elphapex": 7, "epic": 8, "forgeaxe": 9, "proto": 14, "sealminer": 15}
+
 
 def write(target, name, text):
     folder = pathlib.Path(sys.argv[1]) / target
@@ -42,3 +45,9 @@ for make, folders in FOLDERS.items():
                 write("answer", name, " " + text)
                 for index, command in enumerate(names(file)):
                     write(make, f"{name}.{index}", f"@{command}\n{text}")
+
+for make, place in PLACES.items():
+    for version in {file.parent for file in (RECORDINGS / make).rglob("*.json")}:
+        files = sorted(version.glob("*.json"))
+        parts = [f"@{file.stem}\n{json.dumps(json.loads(file.read_text()), separators=(',', ':'))}" for file in files]
+        write("others", str(version.relative_to(RECORDINGS)), chr(place) + "\n".join(parts))

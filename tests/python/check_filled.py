@@ -11,7 +11,10 @@ from lake import duckdb_connection, leave, path
 
 TABLES = ["gpu_sample", "gpu_health", "gpu_link_sample", "device"]
 # Sources that a simulated NVIDIA GPU is not: answers of miners, files of AMD's driver, the config.
-OTHERS = ("version", "Avalon", "collector config", "hwmon", "sysfs", "gpu_metrics", "amd")
+OTHERS = (
+    "version", "Avalon", "Antminer", "Whatsminer", "model table of the reader",
+    "collector config", "hwmon", "sysfs", "gpu_metrics", "amd",
+)
 
 
 def main(lake):

@@ -200,3 +200,27 @@ fn follow(stderr: impl BufRead, mut log: File, lines: &Mutex<Vec<String>>) {
         lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }
 }
+
+/// User and system time of a process, in seconds.
+///
+/// # Errors
+/// When there is no such process.
+pub fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in brackets may hold anything.
+    let rest = stat.rsplit(')').next().context("no name")?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let ticks = |place: usize| fields.get(place).context("a field is missing")?.parse::<f64>().context("no number");
+    // utime and stime are fields 14 and 15, of which two stand before the bracket; a tick is 10 ms on Linux.
+    Ok((ticks(11)? + ticks(12)?) / 100.0)
+}
+
+/// Memory of a process that is resident.
+///
+/// # Errors
+/// When there is no such process.
+pub fn resident_mebibytes(pid: u32) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+}

@@ -14,7 +14,7 @@ use racklake_nvml_sim::{Scenario, install, library_path};
 use racklake_schemas::clock::Clock;
 use racklake_schemas::tables::{GPU_SAMPLE, gpu_sample as c};
 use racklake_schemas::{Rows, row_status, wire};
-use racklake_tests::process::Process;
+use racklake_tests::process::{Process, cpu_seconds, resident_mebibytes};
 use racklake_tests::site::Site;
 use racklake_tests::wait_for;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -203,23 +203,6 @@ fn asked(account: &Path) -> Result<[usize; 2]> {
     let is_value = |line: &&str| line.contains("\"field:") || line.contains("\"gpm:");
     let values = text.lines().filter(is_value).count();
     Ok([text.lines().count() - values, values])
-}
-
-/// User and system time of a process.
-fn cpu_seconds(pid: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name in brackets may hold anything.
-    let rest = stat.rsplit(')').next().context("no name")?;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    let ticks = |place: usize| fields.get(place).context("a field is missing")?.parse::<f64>().context("no number");
-    // utime and stime are fields 14 and 15, of which two stand before the bracket; a tick is 10 ms on Linux.
-    Ok((ticks(11)? + ticks(12)?) / 100.0)
-}
-
-fn resident_mebibytes(pid: u32) -> Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
 }
 
 /// Samples that GPUs which did not hang should have had in that time and have not: ticks without a row that has values.

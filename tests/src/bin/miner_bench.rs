@@ -16,6 +16,7 @@ use arrow::datatypes::{Int8Type, Int32Type, TimestampMicrosecondType};
 use clap::Parser;
 use racklake_schemas::tables::{MINER_SAMPLE, miner_sample as c};
 use racklake_schemas::{Rows, row_status, wire};
+use racklake_tests::process::{cpu_seconds, resident_mebibytes};
 use racklake_tests::site::Site;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Message, Offset, TopicPartitionList};
@@ -64,6 +65,12 @@ fn main() -> Result<()> {
     runtime.spawn(Arc::clone(&farm).run(listener));
 
     let site = Site::new(&format!("miner_bench-{}-{}", arguments.miners, arguments.hung))?;
+    // It makes the topics, and is not measured.
+    let ingest = site.start_ingest("ingest", "bench")?;
+    for table in ["miner_sample", "hashboard_sample", "event", "device", "coverage"] {
+        site.wait_for_topic(&ingest, table)?;
+    }
+    site.stop_ingest(ingest)?;
     let tables = config(&arguments, port);
     let mut collector = site.start_collector("bench", "", &tables)?;
     let period = Duration::from_secs(arguments.period);
@@ -195,23 +202,6 @@ impl Farm {
         let _ = stream.write_all(reply.as_bytes()).await;
         let _ = stream.write_all(&[0]).await;
     }
-}
-
-/// User and system time of a process.
-fn cpu_seconds(pid: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name in brackets may hold anything.
-    let rest = stat.rsplit(')').next().context("no name")?;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    let ticks = |place: usize| fields.get(place).context("a field is missing")?.parse::<f64>().context("no number");
-    // utime and stime are fields 14 and 15, of which two stand before the bracket; a tick is 10 ms on Linux.
-    Ok((ticks(11)? + ticks(12)?) / 100.0)
-}
-
-fn resident_mebibytes(pid: u32) -> Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
 }
 
 /// The polls of every miner that Kafka has rows of, in order.
