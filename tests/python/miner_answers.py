@@ -1,7 +1,7 @@
 """What miner_sample and hashboard_sample must hold, from the account of the simulated miners alone.
 
 A row says when its poll began and ended (`ts`, `read_us`), and a miner has one poll at a time: the answers of its unit
-within that time are the poll. The accepted shares rise with every answer that tells them, so that a poll that no row
+within that time are the poll, unless the clock of the row's host was stepped. The accepted shares rise with every answer that tells them, so that a poll that no row
 covers is known to be missing, and two rows of one poll are known to be two.
 """
 
@@ -49,6 +49,8 @@ class Unit:
         self.make = MAKES[answer["profile"]]
         self.name = answer["unit"]
         self.answers, self.times = [], []
+        # Where the answer with so many accepted shares is.
+        self.places = {}
         # When something was done to it: from before to after, in µs.
         self.changes = []
 
@@ -60,9 +62,26 @@ class Unit:
     def add(self, answer):
         self.answers.append(answer)
         self.times.append(answer["us"])
+        shares = self.accepted(len(self.answers) - 1)
+        if shares is not None:
+            self.places[shares] = len(self.answers) - 1
+
+    def of(self, row):
+        """Answers of the poll that the row is about: those within its time, or, where the clock of the row's host was
+        stepped, those from the one with its accepted shares on."""
+        numbers, shares = self.within(row), row["accepted_shares"]
+        if shares is None or any(self.accepted(number) == shares for number in numbers):
+            return numbers
+        begin = self.places.get(shares)
+        if begin is None:
+            return numbers
+        end = begin + 1
+        while end < len(self.answers) and self.answers[end]["command"] != self.make.COUNTS:
+            end += 1
+        return range(begin, end)
 
     def within(self, row):
-        """Answers of the poll that the row is about."""
+        """Answers within the time of the row."""
         begin = bisect.bisect_left(self.times, row["ts"] - row["read_us"] - SLACK_US)
         end = bisect.bisect_right(self.times, row["ts"] + SLACK_US)
         return range(begin, end)
@@ -163,7 +182,7 @@ def is_of_sensors(name):
 
 def compare_row(unit, row, boards):
     """Differences of a miner's row and those of its boards."""
-    numbers = unit.within(row)
+    numbers = unit.of(row)
     if unit.is_mixed(row):
         return [], numbers
     poll = unit.poll(numbers)
